@@ -1,0 +1,202 @@
+"""Hyperband's schedule: brackets, rungs, their sizes and budgets (Li et al., JMLR 18, 2018, Algorithm 1)."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+
+Budget = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One budget level of a bracket: how many configurations it evaluates, and at what budget."""
+
+    configurations: int
+    budget: Budget
+
+    def __str__(self) -> str:
+        return f"{self.configurations} x {self.budget:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """One run of successive halving; s is the number of promotions that its winner goes through."""
+
+    s: int
+    rungs: tuple[Rung, ...]
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations over all rungs."""
+        return sum(rung.configurations for rung in self.rungs)
+
+    @property
+    def total_budget(self) -> Budget:
+        """The sum of evaluated budgets, every promotion trained from scratch."""
+        return sum(rung.configurations * rung.budget for rung in self.rungs)
+
+    @property
+    def total_budget_continued(self) -> Budget:
+        """The sum of trained budgets where a promotion takes up what the rung below has trained."""
+        below = (0, *(rung.budget for rung in self.rungs))
+        return sum(
+            rung.configurations * (rung.budget - reached)
+            for rung, reached in zip(self.rungs, below, strict=False)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One Hyperband iteration; printed, a table with the brackets across and the rungs down.
+
+    `brackets` stand in the order in which they run, s counting down to 0.
+    """
+
+    min_budget: Budget
+    max_budget: Budget
+    eta: Budget
+    brackets: tuple[Bracket, ...]
+
+    def bracket(self, s: int) -> Bracket:
+        """The bracket of the paper's s."""
+        return self.brackets[-1 - s]
+
+    @property
+    def configurations(self) -> int:
+        """Configurations drawn."""
+        return sum(bracket.rungs[0].configurations for bracket in self.brackets)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations over all brackets: the `max_evals` of one Hyperband iteration."""
+        return sum(bracket.evaluations for bracket in self.brackets)
+
+    @property
+    def total_budget(self) -> Budget:
+        """The sum of evaluated budgets, every promotion trained from scratch."""
+        return sum(bracket.total_budget for bracket in self.brackets)
+
+    @property
+    def total_budget_continued(self) -> Budget:
+        """The sum of trained budgets where a promotion takes up what the rung below has trained."""
+        return sum(bracket.total_budget_continued for bracket in self.brackets)
+
+    def __str__(self) -> str:
+        cells = [["rung", *(f"s = {bracket.s}" for bracket in self.brackets)]]
+        for index in range(len(self.brackets)):
+            row = [bracket.rungs[index : index + 1] for bracket in self.brackets]
+            cells.append([str(index), *("".join(map(str, rungs)) for rungs in row)])
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        return "\n".join(
+            [
+                f"Hyperband, budgets {self.min_budget:g} to {self.max_budget:g}, eta {self.eta:g}: "
+                "configurations x budget",
+                *lines,
+                f"one iteration: {self.evaluations} evaluations of {self.configurations} configurations,",
+                f"total budget {_multiples(self.total_budget, self.max_budget)}; "
+                f"with continued training {_multiples(self.total_budget_continued, self.max_budget)}",
+            ]
+        )
+
+
+def schedule(
+    min_budget: Budget, max_budget: Budget, eta: Budget = 3, *, step: Budget | None = None
+) -> Schedule:
+    """Plan one Hyperband iteration.
+
+    Bracket s of s_max, ..., 0 draws n = ceil((s_max + 1) / (s + 1) * eta^s) configurations; its rung i
+    evaluates floor(n * eta^-i) of them at budget max_budget * eta^(i - s), s_max being the largest s with
+    min_budget * eta^s <= max_budget. (The paper's Table 1 starts its brackets with 81, 27, 9, 6, 5
+    configurations where Algorithm 1 gives 81, 34, 15, 8, 5: its authors' code rounds down
+    inside the bracket.)
+
+    Parameters
+    ----------
+    min_budget, max_budget : int or float, 0 < min_budget <= max_budget
+        The least and the most that one evaluation may spend, in any unit. Two ints give int budgets.
+    eta : int or float, at least 2
+        Each rung keeps the best 1/eta of its configurations.
+    step : int or float, optional
+        Budgets are rounded to multiples of it; the top rung stays at max_budget. Default 1 for ints,
+        no rounding for floats.
+
+    Raises
+    ------
+    ValueError
+        A budget that is not a positive finite number, min_budget above max_budget, eta below 2.
+
+    Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
+    """
+    min_budget = _positive("min_budget", min_budget)
+    max_budget = _positive("max_budget", max_budget)
+    eta = _positive("eta", eta)
+    if eta < 2:
+        raise ValueError(f"eta={eta}: a rung keeps 1/eta of its configurations; pass 2 or more (default 3)")
+    if min_budget > max_budget:
+        raise ValueError(
+            f"min_budget={min_budget} is above max_budget={max_budget}: pass {max_budget} or less"
+        )
+    if isinstance(eta, float) and eta.is_integer():
+        eta = int(eta)
+    exact = isinstance(min_budget, int) and isinstance(max_budget, int)
+    if exact and step is None:
+        step = 1
+
+    # Algorithm 1, line 1, by multiplication: log(243) / log(3) is below 5. Floats such as 0.1 * 3**4 miss
+    # 8.1 by a rounding error.
+    limit = max_budget if exact else max_budget * (1 + 1e-9)
+    s_max = 0
+    while min_budget * eta ** (s_max + 1) <= limit:
+        s_max += 1
+    return Schedule(
+        min_budget,
+        max_budget,
+        eta,
+        tuple(_bracket(s, s_max, max_budget, eta, step) for s in range(s_max, -1, -1)),
+    )
+
+
+def _bracket(s: int, s_max: int, max_budget: Budget, eta: Budget, step: Budget | None) -> Bracket:
+    configurations = _ceil((s_max + 1) * eta**s, s + 1)  # Algorithm 1, line 3
+    return Bracket(
+        s,
+        tuple(
+            Rung(
+                _floor(configurations, eta**i),  # line 6
+                max_budget if i == s else _rounded(max_budget / eta ** (s - i), step),  # line 7
+            )
+            for i in range(s + 1)
+        ),
+    )
+
+
+def _floor(numerator: Budget, denominator: Budget) -> int:
+    if isinstance(numerator, int) and isinstance(denominator, int):
+        return numerator // denominator
+    return math.floor(numerator / denominator * (1 + 1e-12))
+
+
+def _ceil(numerator: Budget, denominator: int) -> int:
+    if isinstance(numerator, int):
+        return -(-numerator // denominator)
+    return math.ceil(numerator / denominator * (1 - 1e-12))
+
+
+def _rounded(budget: float, step: Budget | None) -> Budget:
+    return budget if step is None else round(budget / step) * step
+
+
+def _positive(name: str, value: object) -> Budget:
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf:
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    raise ValueError(f"{name}={value!r}: pass a positive, finite number")
+
+
+def _multiples(total: Budget, max_budget: Budget) -> str:
+    return f"{total:.10g} ({total / max_budget:.3g} x max_budget)"
