@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from hyperopt import Trials, fmin, hp
+
+from hyperopt_hyperband import hyperband
+
+
+@pytest.fixture
+def space():
+    """A conditional space with a budget node, 1 to 9."""
+    return {
+        "x": hp.uniform("x", -5, 5),
+        "branch": hp.choice("branch", [{"kind": "a", "y": hp.normal("y", 0, 1)}, {"kind": "b"}]),
+        "epochs": hyperband.budget("epochs", 1, 9),
+    }
+
+
+def loss(params):
+    """Lower near x = 1, and with every epoch."""
+    return (params["x"] - 1) ** 2 + 1 / params["epochs"]
+
+
+def run(objective, space, max_evals, trials=None, seed=0, algo=hyperband.suggest, **options):
+    """Real fmin, quiet and seeded; returns its trials."""
+    trials = Trials() if trials is None else trials
+    fmin(
+        objective,
+        space,
+        algo=algo,
+        max_evals=max_evals,
+        trials=trials,
+        rstate=np.random.default_rng(seed),
+        verbose=False,
+        return_argmin=False,
+        **options,
+    )
+    return trials
+
+
+def places(trials):
+    """Iteration, bracket, rung and budget of every document, in the order of the run."""
+    stamps = [(doc["misc"]["hyperband"], doc["misc"]["budget"]) for doc in trials._dynamic_trials]
+    return [(s["iteration"], s["bracket"], s["rung"], budget) for s, budget in stamps]
