@@ -1,0 +1,335 @@
+"""The article's tuning problem: TPE, random search and Hyperband on scikit-learn's digits.
+
+    python benchmarks/article.py --quick      a smaller version of the problem, within two minutes
+    python benchmarks/article.py              the full one, hours; stopped, it goes on where it stood
+    python benchmarks/article.py --no-runs    table, JSON and picture of the runs recorded so far
+
+Loss: minus the mean accuracy of 5-fold cross-validation of `MLPClassifier(random_state=1234)`. Every
+evaluation is appended to a file of its run. A run is a function of its seed: one that was stopped is
+played again from its file and goes on with the first evaluation that is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hyperopt import fmin, hp, rand, tpe
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import cross_validate
+from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
+
+from hyperopt_hyperband import hyperband
+
+HIDDEN = [(32,), (64,), (128,), (256,), (32, 32), (64, 64), (128, 128), (256, 256)]
+ACTIVATIONS = ["identity", "logistic", "tanh", "relu"]
+ARTICLE_SPACE = {
+    "learning_rate_init": hp.loguniform("learning_rate_init", np.log(0.001), np.log(0.1)),
+    "hidden_layer_sizes": hp.choice("hidden_layer_sizes", HIDDEN),
+    "alpha": hp.loguniform("alpha", np.log(0.0001), np.log(0.01)),
+    "activation": hp.choice("activation", ACTIVATIONS),
+}
+COLORS = {"random": "#999999", "tpe": "#D55E00", "hyperband": "#0072B2"}  # Okabe and Ito: safe for all eyes
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The article's problem, or a smaller one that shows the same within two minutes."""
+
+    max_budget: int  # epochs of one fold
+    folds: int
+    evaluations: int  # of TPE and of random search, all at max_budget
+    iterations: int  # of Hyperband
+    targets: tuple[int, ...]  # Hyperband is to get as good as TPE after so many evaluations
+    directory: Path
+
+
+FULL = Problem(200, 5, 200, 7, (30, 50, 100, 200), Path(__file__).parent / "results" / "article")
+QUICK = Problem(27, 3, 45, 3, (15, 30, 45), Path(tempfile.gettempdir()) / "hyperopt_hyperband_quick")
+
+
+def train(problem: Problem, params: dict[str, Any], max_iter: int) -> dict[str, Any]:
+    """Cross-validate one configuration: its accuracy, and what it cost over all folds."""
+    features, target = load_digits(return_X_y=True)
+    model = MLPClassifier(random_state=1234, max_iter=max_iter, **params)
+    wall, cpu = time.perf_counter(), time.process_time()
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        scores = cross_validate(model, features, target, cv=problem.folds, return_estimator=True)
+    return {
+        "accuracy": float(scores["test_score"].mean()),
+        "epochs": int(sum(fitted.n_iter_ for fitted in scores["estimator"])),
+        "wall_seconds": round(time.perf_counter() - wall, 3),
+        "cpu_seconds": round(time.process_time() - cpu, 3),
+    }
+
+
+class Recorder:
+    """The objective of one run: appends every evaluation to the run's file, or plays it back from there."""
+
+    def __init__(self, problem: Problem, path: Path) -> None:
+        self.problem, self.path, self.count = problem, path, 0
+        self.recorded = read_records(path)
+
+    def __call__(self, params: dict[str, Any]) -> float:
+        max_iter = params.get("max_iter", self.problem.max_budget)
+        params = {name: params[name] for name in ARTICLE_SPACE}
+        asked = {**params, "hidden_layer_sizes": list(params["hidden_layer_sizes"]), "max_iter": max_iter}
+        if self.count < len(self.recorded):
+            record = self.recorded[self.count]
+            if {name: record[name] for name in asked} != asked:
+                raise RuntimeError(
+                    f"{self.path} holds another run: remove it, or use the versions that wrote it"
+                )
+        else:
+            record = asked | train(self.problem, params, max_iter)
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(f"{self.path.stem} {self.count + 1}: {record['accuracy']:.4f} at {max_iter}", flush=True)
+        self.count += 1
+        return -float(record["accuracy"])
+
+
+def run(problem: Problem, algorithm: str, seed: int) -> None:
+    """One run of one algorithm, through plain fmin, on one core."""
+    problem.directory.mkdir(parents=True, exist_ok=True)
+    budget = hyperband.budget("max_iter", 1, problem.max_budget)
+    iteration = hyperband.schedule(1, problem.max_budget).evaluations
+    space, suggest, max_evals = {
+        "random": (ARTICLE_SPACE, rand.suggest, problem.evaluations),
+        "tpe": (ARTICLE_SPACE, tpe.suggest, problem.evaluations),
+        "hyperband": (
+            ARTICLE_SPACE | {"max_iter": budget},
+            hyperband.suggest,
+            problem.iterations * iteration,
+        ),
+    }[algorithm]
+    path = run_path(problem, algorithm, seed)
+    fmin(
+        Recorder(problem, path),
+        space,
+        algo=suggest,
+        max_evals=max_evals,
+        rstate=np.random.default_rng(seed),
+        verbose=False,
+    )
+    if algorithm == "hyperband":
+        score_early_incumbents(problem, path)
+
+
+def score_early_incumbents(problem: Problem, path: Path) -> None:
+    """Train at full budget the incumbents that Hyperband had before its first evaluation there.
+
+    What it costs to know how good they were is not charged to Hyperband.
+    """
+    score = Recorder(problem, path.with_suffix(".scores"))
+    for record in incumbents(read_records(path)):
+        if record["max_iter"] == problem.max_budget:
+            return
+        score({name: record[name] for name in ARTICLE_SPACE})
+
+
+def incumbents(records: list[Record]) -> Iterator[Record]:
+    """Every record that became the incumbent: the best at the largest budget so far."""
+    best = None
+    for record in records:
+        if best is None or (record["max_iter"], record["accuracy"]) > (best["max_iter"], best["accuracy"]):
+            best = record
+            yield record
+
+
+def run_path(problem: Problem, algorithm: str, seed: int) -> Path:
+    return problem.directory / f"{algorithm}-{seed}.jsonl"
+
+
+def read_records(path: Path) -> list[Record]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run: after each evaluation, what has been spent, and the incumbent's accuracy at full budget."""
+
+    spent: dict[str, list[float]]
+    accuracy: list[float]
+
+    def cost(self, unit: str, target: float) -> float:
+        """What was spent until the incumbent was as good as the target; infinite where it never was."""
+        return next(
+            (s for s, a in zip(self.spent[unit], self.accuracy, strict=True) if a >= target), math.inf
+        )
+
+
+UNITS = {"epochs": "epochs trained", "nominal": "epochs asked for", "cpu_seconds": "CPU seconds"}
+
+
+def read_curve(problem: Problem, path: Path) -> Curve:
+    records = read_records(path)
+    early = iter(read_records(path.with_suffix(".scores")))
+    accuracy: list[float] = []
+    news = {id(record) for record in incumbents(records)}
+    for record in records:
+        if id(record) not in news:
+            accuracy.append(accuracy[-1])
+        else:
+            accuracy.append((record if record["max_iter"] == problem.max_budget else next(early))["accuracy"])
+    costs = {
+        "epochs": [record["epochs"] for record in records],
+        "nominal": [record["max_iter"] * problem.folds for record in records],
+        "cpu_seconds": [record["cpu_seconds"] for record in records],
+    }
+    return Curve({unit: np.cumsum(cost).tolist() for unit, cost in costs.items()}, accuracy)
+
+
+def summarize(problem: Problem, curves: dict[str, list[Curve]]) -> Record:
+    """Best accuracies and speed-ups over TPE: medians and quartiles over all pairs of seeds."""
+    summary: Record = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("hyperopt", "hyperopt-hyperband", "numpy", "scikit-learn")},
+        "problem": {"max_budget": problem.max_budget, "folds": problem.folds},
+        "best": {
+            algorithm: {
+                "seeds": len(runs),
+                "accuracy": [run.accuracy[-1] for run in runs],
+                **{unit: [run.spent[unit][-1] for run in runs] for unit in UNITS},
+            }
+            for algorithm, runs in curves.items()
+        },
+        "speedup_over_tpe": [],
+    }
+    for algorithm, count in itertools.product([name for name in curves if name != "tpe"], problem.targets):
+        pairs = list(itertools.product(curves["tpe"], curves[algorithm]))
+        for unit in UNITS:
+            ratios = []
+            for tpe_run, run in pairs:
+                target = tpe_run.accuracy[count - 1]
+                ratios.append(tpe_run.cost(unit, target) / run.cost(unit, target))
+            quartiles = np.quantile(ratios, [0.25, 0.5, 0.75], method="lower").tolist()
+            summary["speedup_over_tpe"].append(
+                {
+                    "algorithm": algorithm,
+                    "target": count,
+                    "unit": unit,
+                    "pairs": len(pairs),
+                    "reached": sum(ratio > 0 for ratio in ratios),
+                    "quartiles": quartiles,
+                }
+            )
+    return summary
+
+
+def print_summary(summary: Record) -> None:
+    print(
+        f"{'':10} {'seeds':>5} {'accuracy (range)':>24} " + " ".join(f"{UNITS[unit]:>16}" for unit in UNITS)
+    )
+    for algorithm, best in summary["best"].items():
+        accuracy = best["accuracy"]
+        spread = f"{np.median(accuracy):.4f} ({min(accuracy):.4f}..{max(accuracy):.4f})"
+        spent = " ".join(f"{np.median(best[unit]):16,.0f}" for unit in UNITS)
+        print(f"{algorithm:10} {best['seeds']:5} {spread:>24} {spent}")
+    print(
+        "\ntimes less than TPE spent until its best after so many evaluations, "
+        "median (quartiles) over pairs of seeds"
+    )
+    for (algorithm, target), rows in itertools.groupby(
+        summary["speedup_over_tpe"], key=lambda row: (row["algorithm"], row["target"])
+    ):
+        cells = list(rows)
+        figures = "  ".join(f"{UNITS[row['unit']]} {_ratio(row)}" for row in cells)
+        print(f"{algorithm:10} {target:4}: {figures}  reached {cells[0]['reached']} of {cells[0]['pairs']}")
+
+
+def _ratio(row: Record) -> str:
+    low, median, high = (f"{ratio:.1f}" if ratio else "-" for ratio in row["quartiles"])
+    return f"{median} ({low}..{high})" if row["quartiles"][1] else "not reached"
+
+
+def draw(problem: Problem, curves: dict[str, list[Curve]], path: Path) -> None:
+    """The incumbent's accuracy against what was spent: median and range over seeds."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharey=True, layout="constrained")
+    for ax, unit in zip(axes, ("epochs", "cpu_seconds"), strict=True):
+        for algorithm, runs in curves.items():
+            start = max(run.spent[unit][0] for run in runs)
+            grid = np.geomspace(start, min(run.spent[unit][-1] for run in runs), 400)
+            values = np.array(
+                [
+                    np.array(run.accuracy)[np.searchsorted(run.spent[unit], grid, side="right") - 1]
+                    for run in runs
+                ]
+            )
+            ax.plot(grid, np.median(values, axis=0), color=COLORS[algorithm], lw=2, label=algorithm)
+            ax.fill_between(
+                grid, values.min(axis=0), values.max(axis=0), color=COLORS[algorithm], alpha=0.18, lw=0
+            )
+        ax.set(xscale="log", xlabel=f"{UNITS[unit]}, all folds")
+        ax.grid(alpha=0.3)
+    best = max(run.accuracy[-1] for runs in curves.values() for run in runs)
+    axes[0].set(
+        ylabel=f"accuracy of the incumbent at {problem.max_budget} epochs", ylim=(best - 0.06, best + 0.004)
+    )
+    axes[0].legend(frameon=False, loc="lower right")
+    seeds = {len(runs) for runs in curves.values()}
+    figure.suptitle(f"digits, MLPClassifier, {problem.folds}-fold: median and range of {min(seeds)} seeds")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="the smaller problem")
+    parser.add_argument("--no-runs", action="store_true", help="only summarise what is recorded")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 to 4; quick: 0")
+    parser.add_argument("--algorithms", nargs="+", default=list(COLORS), choices=list(COLORS))
+    parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each")
+    arguments = parser.parse_args()
+    problem = QUICK if arguments.quick else FULL
+    seeds = arguments.seeds or ([0] if arguments.quick else range(5))
+    if not arguments.no_runs:
+        with ProcessPoolExecutor(arguments.workers) as executor:
+            runs = [
+                executor.submit(run, problem, name, seed) for seed in seeds for name in arguments.algorithms
+            ]
+            for future in runs:
+                future.result()
+    curves = {
+        name: [
+            read_curve(problem, path) for seed in seeds if (path := run_path(problem, name, seed)).exists()
+        ]
+        for name in arguments.algorithms
+    }
+    curves = {name: runs for name, runs in curves.items() if runs}
+    summary = summarize(problem, curves)
+    print_summary(summary)
+    (problem.directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    draw(problem, curves, problem.directory / "article.png")
+    print(f"\n{problem.directory / 'summary.json'}\n{problem.directory / 'article.png'}")
+
+
+if __name__ == "__main__":
+    main()
