@@ -2,6 +2,7 @@ import copy
 import math
 import pickle
 
+import hyperopt
 import numpy as np
 import pytest
 from conftest import run
@@ -16,7 +17,15 @@ def knob(space, label=None, **bounds):
     return find_knob(Domain(lambda _: 0, space), label, bounds.get("min_budget"), bounds.get("max_budget"))
 
 
-@pytest.mark.parametrize("algo", [rand.suggest, tpe.suggest, anneal.suggest])
+broken_anneal = pytest.mark.skipif(
+    hyperopt.__version__ == "0.2.7" and np.lib.NumpyVersion(np.__version__) >= "2.0.0",
+    reason="Hyperopt 0.2.7's anneal fails under numpy 2",
+)
+
+
+@pytest.mark.parametrize(
+    "algo", [rand.suggest, tpe.suggest, pytest.param(anneal.suggest, marks=broken_anneal)]
+)
 @pytest.mark.parametrize(("low", "high"), [(1, 81), (0.1, 8.1), (2, 7)])
 def test_other_algorithms_always_evaluate_at_max_budget(algo, low, high):
     seen = []
@@ -26,10 +35,7 @@ def test_other_algorithms_always_evaluate_at_max_budget(algo, low, high):
         seen.append(params["b"])
         return params["x"]
 
-    try:
-        run(objective, space, 30, algo=algo)
-    except AttributeError as error:  # anneal of Hyperopt 0.2.7 calls what numpy 2 has dropped
-        pytest.skip(str(error))
+    run(objective, space, 30, algo=algo)
     assert seen == [high] * 30
     assert all(type(b) is type(high) for b in seen)
 
