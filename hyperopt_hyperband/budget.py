@@ -19,6 +19,11 @@ from hyperopt_hyperband.schedule import Budget, schedule
 MIN_BUDGET, MAX_BUDGET = 1, 81
 """The bounds where neither the space nor the options give any."""
 
+NO_TRIAL = (
+    "with_budget needs the trial, and SparkTrials hands none to the objective: put "
+    "hyperband.budget(label, min_budget, max_budget) into the space instead"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Knob:
@@ -86,8 +91,8 @@ def with_budget(objective: Callable[..., Any]) -> Callable[..., Any]:
     Raises
     ------
     ValueError
-        The function takes no argument named budget. When called: the backend hands the objective no trial, as
-        SparkTrials does; put the budget into the space with `hyperband.budget`.
+        The function takes no argument named budget. In fmin: the trials are SparkTrials, which hand the
+        objective no trial; put the budget into the space with `hyperband.budget`.
     """
     signature = inspect.signature(objective)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
@@ -101,15 +106,13 @@ def with_budget(objective: Callable[..., Any]) -> Callable[..., Any]:
         if args or kwargs.keys() != {"expr", "memo", "ctrl"}:
             return objective(*args, **kwargs)
         if kwargs["ctrl"] is None:
-            raise ValueError(
-                f"with_budget finds no trial for {_name(objective)}: this backend (SparkTrials) hands none "
-                "to objectives; put hyperband.budget(label, min_budget, max_budget) into the space instead"
-            )
+            raise ValueError(NO_TRIAL)
         params = pyll.rec_eval(kwargs["expr"], memo=kwargs["memo"], print_node_on_error=False)
         misc = kwargs["ctrl"].current_trial["misc"]
         return objective(params, **({"budget": misc["budget"]} if "budget" in misc else {}))
 
     evaluate.fmin_pass_expr_memo_ctrl = True  # type: ignore[attr-defined]
+    evaluate.needs_trial = True  # type: ignore[attr-defined]
     return evaluate
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,10 @@ class History:
     def rung_0_vals(self, key: BracketKey) -> list[Vals]:
         """The hyperparameters of all configurations of a bracket."""
         return [self.vals(config) for config in self.outcomes[key].rungs[0]] if key in self.outcomes else []
+
+    def labels(self) -> set[str]:
+        """The hyperparameters of the run, none where it has not begun."""
+        return set(next(reversed(self.configs.values()))["misc"]["vals"]) if self.configs else set()
 
     def stamp(self, document: Document, key: BracketKey, rung: int, config: Hashable) -> Document:
         """Write a document's budget and place in the schedule into its misc."""
@@ -156,6 +160,20 @@ def loss(document: Document) -> float | None:
     if state != JOB_STATE_DONE or result.get("status") != STATUS_OK or not isinstance(value, numbers.Real):
         return FAILED
     return float(value) if math.isfinite(value) else FAILED
+
+
+def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
+    """The ids, or later ones where documents may have them already.
+
+    Hyperopt counts up from the number of ids that it knows, and a Trials built from documents does not
+    know those of failed evaluations.
+    """
+    newest = [document["tid"] for document in documents(trials)[-1:]]
+    ids = [i for i in new_ids if isinstance(i, int)]
+    if not newest or len(ids) < len(new_ids) or all(i > newest[0] for i in ids):
+        return new_ids
+    first = max(document["tid"] for document in documents(trials)) + 1
+    return range(first, first + len(ids))
 
 
 def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> Document:

@@ -10,12 +10,22 @@ import numpy as np
 from hyperopt import rand
 from hyperopt.base import Domain, Trials, miscs_update_idxs_vals
 
-from hyperopt_hyperband.budget import Knob, budget, find_knob, with_budget
-from hyperopt_hyperband.history import BracketKey, Document, History, Vals, incumbent, new_document, read
+from hyperopt_hyperband.budget import NO_TRIAL, Knob, budget, find_knob, with_budget
+from hyperopt_hyperband.history import (
+    BracketKey,
+    Document,
+    History,
+    Vals,
+    incumbent,
+    new_document,
+    read,
+    unused,
+)
 from hyperopt_hyperband.promotion import Done, Promote, Retry, Sample, Wait, decide
+from hyperopt_hyperband.saving import load_trials, save_trials
 from hyperopt_hyperband.schedule import Budget, schedule
 
-__all__ = ["budget", "incumbent", "schedule", "suggest", "with_budget"]
+__all__ = ["budget", "incumbent", "load_trials", "save_trials", "schedule", "suggest", "with_budget"]
 
 logger = logging.getLogger("hyperopt_hyperband")
 
@@ -74,12 +84,17 @@ def suggest(
         )
     history = read(trials, plan)
     if not history.continued:
-        _greet(knob, domain, history)
+        _greet(knob, domain, trials, history)
+    if history.configs and history.labels() != {str(label) for label in domain.params}:
+        raise ValueError(
+            f"trials hold a run over another space, {sorted(history.labels())}, not "
+            f"{sorted(map(str, domain.params))}: pass new Trials(), or the space of that run"
+        )
     rng = np.random.default_rng(seed)
-    seeds = [seed, *rng.integers(2**31 - 1, size=len(new_ids) - 1).tolist()]
+    seeds = [seed, *rng.integers(2**31 - 1, size=len(new_ids)).tolist()]
     return [
         _next_document(new_id, domain, trials, draw_seed, knob, history)
-        for new_id, draw_seed in zip(new_ids, seeds, strict=True)
+        for new_id, draw_seed in zip(unused(new_ids, trials), seeds, strict=False)
     ]
 
 
@@ -93,8 +108,10 @@ def _next_document(
             case Sample():
                 taken = history.rung_0_vals(key)
                 drawn = _draw(domain, trials, seed, taken, knob.label, rungs[0].budget)
-                if drawn is None:  # the space has no other configuration to offer
+                if drawn is None:
                     history.outcomes[key].closed = True
+                    found = "the space has no more than %d distinct configurations"
+                    logger.info(f"%s: {found}", _where(key), len(taken))
                     continue
                 config, rung, vals = new_id, 0, drawn
                 if not taken:
@@ -146,8 +163,10 @@ def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
     return {str(name): [budget] if name == label and value else value for name, value in vals.items()}
 
 
-def _greet(knob: Knob, domain: Domain, history: History) -> None:
-    """Warn, at the first suggestion of a run, of what its user may not expect."""
+def _greet(knob: Knob, domain: Domain, trials: Trials, history: History) -> None:
+    """Tell, at the first suggestion of a run, what its user may not expect."""
+    if hasattr(trials, "_spark") and getattr(domain.fn, "needs_trial", False):
+        raise ValueError(NO_TRIAL)
     if history.strangers:
         warnings.warn(
             f"{history.strangers} trials come from a Hyperband run with other min_budget, max_budget or eta: "

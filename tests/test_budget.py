@@ -149,7 +149,7 @@ def test_with_budget_refuses_a_function_that_takes_none():
 
 def test_with_budget_names_the_way_where_the_backend_hands_over_no_trial():
     domain = Domain(hyperband.with_budget(lambda params, budget=1: budget), hp.uniform("x", 0, 1))
-    with pytest.raises(ValueError, match=r"SparkTrials.*hyperband\.budget\(label"):
+    with pytest.raises(ValueError, match=r"SparkTrials hands none.*hyperband\.budget\(label"):
         domain.evaluate({"x": 0.5}, ctrl=None, attach_attachments=False)
 
 

@@ -1,0 +1,196 @@
+"""A backend that goes wrong in every way there is, in simulated time."""
+
+import math
+import pickle
+import random
+from dataclasses import dataclass
+from functools import partial
+
+import bson
+from hyperopt import STATUS_FAIL, STATUS_OK, Trials, hp
+from hyperopt.base import (
+    JOB_STATE_CANCEL,
+    JOB_STATE_DONE,
+    JOB_STATE_ERROR,
+    JOB_STATE_NEW,
+    JOB_STATE_RUNNING,
+    Domain,
+    trials_from_docs,
+)
+
+from hyperopt_hyperband import hyperband
+
+FAULTS = ("raise", "cancel", "fail", "nan", "inf", "-inf", "none", "missing")
+
+
+class AsyncTrials(Trials):
+    """Documents that are RUNNING are at work somewhere."""
+
+    asynchronous = True
+
+
+@dataclass
+class Simulation:
+    """Drives suggest with some workers until the given Hyperband iterations are complete.
+
+    An evaluation's outcome is a function of its configuration and budget, so that runs can be compared
+    whatever the order in which evaluations finish. With `serial`, evaluations are lost as they are in a
+    serial run: the process dies, and the document stays RUNNING.
+    """
+
+    min_budget: int = 1
+    max_budget: int = 9
+    eta: float = 3
+    workers: int = 1
+    ids: int = 1
+    faults: float = 0.0
+    restarts: float = 0.0
+    serial: bool = False
+    ties: int = 10**6
+    points: int | None = None
+    iterations: int = 2
+    seed: int = 0
+
+    def __post_init__(self):
+        self.rng = random.Random(self.seed)
+        # A stream of its own: the same configurations come up whatever happens to the evaluations.
+        self.seeds = random.Random(self.seed)
+        self.suggest = partial(hyperband.suggest, eta=self.eta)
+        self.plan = hyperband.schedule(self.min_budget, self.max_budget, self.eta)
+        x = hp.uniform("x", 0, 1) if self.points is None else hp.randint("x", self.points)
+        branches = [{"y": hp.normal("y", 0, 1)}, {"z": hp.lognormal("z", 0, 1)}]
+        self.space = {
+            "x": x,
+            "branch": hp.choice("branch", branches) if self.points is None else None,
+            "b": hyperband.budget("b", self.min_budget, self.max_budget),
+        }
+        self.domain = Domain(lambda _: 0.0, self.space)
+        self.trials = Trials() if self.serial else AsyncTrials()
+        self.injected = {"restart": 0, "lost": 0} | dict.fromkeys(FAULTS, 0)
+        self.dead = set()
+
+    @property
+    def docs(self):
+        return self.trials._dynamic_trials
+
+    def in_state(self, *states):
+        return [doc for doc in self.docs if doc["state"] in states]
+
+    def run(self):
+        while self.step():
+            pass
+        return self
+
+    def step(self):
+        if self.rng.random() < self.restarts:
+            self.restart()
+        pending = self.in_state(JOB_STATE_NEW, JOB_STATE_RUNNING)
+        pending = [doc for doc in pending if doc["tid"] not in self.dead]
+        if len(pending) < self.workers and (self.rng.random() < 0.7 or not pending) and self.issue():
+            return True
+        if not pending:
+            return False
+        self.finish(self.rng.choice(pending))
+        return True
+
+    def issue(self):
+        ids = self.trials.new_trial_ids(self.rng.randint(1, self.ids))
+        self.trials.refresh()
+        docs = self.suggest(ids, self.domain, self.trials, self.seeds.randrange(2**31 - 1))
+        assert len(docs) == len(ids), "there is always work"
+        docs = [doc for doc in docs if doc["misc"]["hyperband"]["iteration"] < self.iterations]
+        self.trials.insert_trial_docs(docs)
+        self.trials.refresh()
+        return bool(docs)
+
+    def outcome(self, doc):
+        vals = sorted((k, v) for k, v in doc["misc"]["vals"].items())
+        rng = random.Random(repr([(k, [float(f"{x:.9g}") for x in v]) for k, v in vals]) + str(self.seed))
+        if rng.random() < self.faults:
+            return rng.choice(FAULTS)
+        return rng.randrange(self.ties) / 7 - 1
+
+    def finish(self, doc):
+        outcome = self.outcome(doc)
+        if outcome in FAULTS:
+            self.injected[outcome] += 1
+        doc["state"] = JOB_STATE_DONE
+        match outcome:
+            case "raise":
+                doc["state"] = JOB_STATE_ERROR
+            case "cancel":
+                doc["state"] = JOB_STATE_CANCEL
+            case "fail":
+                doc["result"] = {"status": STATUS_FAIL}
+            case "missing":
+                doc["result"] = {"status": STATUS_OK}
+            case "none":
+                doc["result"] = {"status": STATUS_OK, "loss": None}
+            case _:
+                doc["result"] = {"status": STATUS_OK, "loss": float(outcome)}
+        self.trials.refresh()
+
+    def restart(self):
+        """The process dies and comes back with what it has saved: pickled, or as BSON."""
+        self.injected["restart"] += 1
+        if self.serial and (new := self.in_state(JOB_STATE_NEW)):
+            new[0]["state"] = JOB_STATE_RUNNING
+            self.dead.add(new[0]["tid"])
+            self.injected["lost"] += 1
+        if self.rng.random() < 0.5:
+            self.trials = pickle.loads(pickle.dumps(self.trials))
+        else:
+            docs = bson.decode(bson.encode({"docs": self.docs}))["docs"]
+            asynchronous = self.trials.asynchronous
+            self.trials = trials_from_docs(docs) if not asynchronous else AsyncTrials()
+            if asynchronous:
+                self.trials.insert_trial_docs(docs)
+                self.trials.refresh()
+
+    def check(self):
+        """What every run promises, whatever happened to its evaluations."""
+        live = [doc for doc in self.docs if doc["tid"] not in self.dead]
+        tids = [doc["tid"] for doc in self.docs]
+        assert len(tids) == len(set(tids))
+        assert all(doc["state"] not in (JOB_STATE_NEW, JOB_STATE_RUNNING) for doc in live)
+        rungs = {}
+        for doc in live:
+            stamp = doc["misc"]["hyperband"]
+            rung = rungs.setdefault((stamp["iteration"], stamp["bracket"], stamp["rung"]), {})
+            assert stamp["config"] not in rung, "no configuration takes two places in a rung"
+            rung[stamp["config"]] = doc
+        vals = {doc["tid"]: without_budget(doc) for doc in self.docs}
+        for iteration in range(self.iterations):
+            for bracket in self.plan.brackets:
+                self.check_bracket(
+                    bracket, [rungs.get((iteration, bracket.s, i), {}) for i in range(bracket.s + 1)], vals
+                )
+        return self
+
+    def check_bracket(self, bracket, rungs, vals):
+        foot = bracket.rungs[0].configurations
+        if self.points is None:
+            assert len(rungs[0]) == foot, "rung 0 is filled, and never refilled"
+        else:
+            assert len(rungs[0]) == min(foot, self.points)
+            assert len({repr(without_budget(doc)) for doc in rungs[0].values()}) == len(rungs[0])
+        for i, rung in enumerate(bracket.rungs):
+            for config, doc in rungs[i].items():
+                assert doc["misc"]["budget"] == rung.budget
+                assert doc["misc"]["vals"]["b"] == [rung.budget]
+                assert without_budget(doc) == vals[config], "a promotion is the same configuration"
+            if i < bracket.s:
+                losses = {config: loss(doc) for config, doc in rungs[i].items()}
+                survivors = sorted((value, config) for config, value in losses.items() if value < math.inf)
+                best = {config for _, config in survivors[: bracket.rungs[i + 1].configurations]}
+                assert set(rungs[i + 1]) == best, "what goes up is what the synchronous rule chooses"
+
+
+def loss(doc):
+    value = doc["result"].get("loss")
+    ok = doc["state"] == JOB_STATE_DONE and doc["result"]["status"] == STATUS_OK and value is not None
+    return value if ok and math.isfinite(value) else math.inf
+
+
+def without_budget(doc):
+    return {label: value for label, value in doc["misc"]["vals"].items() if label != "b"}

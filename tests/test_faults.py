@@ -1,0 +1,91 @@
+"""Nothing is lost: every kind of failure, disorder and interruption, simulated."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from simulator import Simulation, without_budget
+
+etas = st.sampled_from([2, 2.5, 3, 4])
+simulations = st.builds(
+    Simulation,
+    min_budget=st.integers(1, 3),
+    max_budget=st.integers(3, 27),
+    eta=etas,
+    workers=st.integers(1, 20),
+    ids=st.integers(1, 7),
+    faults=st.sampled_from([0.0, 0.1, 0.5, 0.95, 1.0]),
+    restarts=st.sampled_from([0.0, 0.02]),
+    ties=st.sampled_from([1, 3, 10**6]),
+    seed=st.integers(0, 2**31),
+)
+serial = st.builds(
+    Simulation,
+    max_budget=st.integers(1, 27),
+    eta=etas,
+    ids=st.integers(1, 5),
+    faults=st.sampled_from([0.0, 0.3]),
+    restarts=st.sampled_from([0.05, 0.2]),
+    serial=st.just(True),
+    seed=st.integers(0, 2**31),
+)
+thorough = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@thorough
+@given(simulations)
+def test_every_promise_holds_in_parallel_under_faults(simulation):
+    simulation.run().check()
+
+
+@thorough
+@given(serial)
+def test_every_promise_holds_when_the_process_dies(simulation):
+    simulation.run().check()
+    again = {doc["tid"]: doc for doc in simulation.docs}
+    for tid in simulation.dead:
+        stamp = again[tid]["misc"]["hyperband"]
+        assert any(
+            doc["misc"]["hyperband"] | {"since": 0} == stamp | {"since": 0}
+            and without_budget(doc) == without_budget(again[tid])
+            for doc in simulation.docs
+            if doc["tid"] not in simulation.dead
+        ), "an evaluation that was cut short is issued again"
+
+
+@pytest.mark.parametrize("budgets", [(5, 5), (5, 9), (1, 1)])
+def test_one_rung_only(budgets):
+    simulation = Simulation(*budgets, eta=4, workers=5, ids=3, faults=0.3).run().check()
+    assert len(simulation.docs) == 2
+
+
+@pytest.mark.parametrize("points", [1, 2, 9, 100])
+@pytest.mark.parametrize("faults", [0.0, 0.5])
+@pytest.mark.parametrize("workers", [1, 8])
+def test_small_spaces(points, faults, workers):
+    Simulation(points=points, faults=faults, workers=workers, max_budget=27, iterations=2).run().check()
+
+
+def test_the_same_documents_and_seed_give_the_same_answer_in_a_new_process(tmp_path):
+    simulation = Simulation(workers=5, faults=0.2, max_budget=27)
+    for _ in range(150):
+        simulation.step()
+    ids = simulation.trials.new_trial_ids(5)
+    here = simulation.suggest(ids, simulation.domain, simulation.trials, 7)
+    (tmp_path / "trials.pkl").write_bytes(pickle.dumps(simulation.trials))
+    script = (
+        "import pickle, sys; from simulator import Simulation; simulation = Simulation(max_budget=27);"
+        f"trials = pickle.load(open({str(tmp_path / 'trials.pkl')!r}, 'rb'));"
+        f"docs = simulation.suggest({ids}, simulation.domain, trials, 7);"
+        "sys.stdout.buffer.write(pickle.dumps(docs))"
+    )
+    for hash_seed in ("0", "1"):
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.path.dirname(__file__)}
+        there = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, check=True
+        )
+        assert pickle.loads(there.stdout) == here

@@ -1,0 +1,110 @@
+"""A real local Spark cluster on loopback."""
+
+import os
+import shutil
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import places
+from hyperopt import SparkTrials, fmin, hp
+from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_ERROR, Domain
+from hyperopt.early_stop import no_progress_loss
+
+from hyperopt_hyperband import hyperband
+
+pyspark = pytest.importorskip("pyspark", reason="needs the extra spark")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java"),
+    pytest.mark.filterwarnings("ignore"),
+]
+
+PLAN = hyperband.schedule(1, 9)
+
+
+@pytest.fixture(scope="module")
+def spark():
+    os.environ.update(SPARK_LOCAL_IP="127.0.0.1", PYSPARK_PYTHON=sys.executable)
+    session = (
+        pyspark.sql.SparkSession.builder.master("local[4]")
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.ui.enabled", "false")
+        .getOrCreate()
+    )
+    session.sparkContext.setLogLevel("OFF")
+    yield session
+    session.stop()
+
+
+def run(spark, objective, max_evals, parallelism, **options):
+    trials = SparkTrials(parallelism=parallelism, spark_session=spark)
+    space = {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 9)}
+    fmin(
+        objective,
+        space,
+        algo=hyperband.suggest,
+        max_evals=max_evals,
+        trials=trials,
+        rstate=np.random.default_rng(0),
+        verbose=False,
+        return_argmin=False,
+        **options,
+    )
+    return trials
+
+
+def planned():
+    return sorted(
+        (0, bracket.s, i, rung.budget)
+        for bracket in PLAN.brackets
+        for i, rung in enumerate(bracket.rungs)
+        for _ in range(rung.configurations)
+    )
+
+
+@pytest.mark.parametrize("parallelism", [2, 4])
+def test_a_hyperband_iteration(spark, parallelism):
+    trials = run(spark, lambda p: p["x"] ** 2 + 1 / p["epochs"], PLAN.evaluations + 6, parallelism)
+    assert sorted(place for place in places(trials) if place[0] == 0) == planned()
+    for doc in trials.trials:
+        assert doc["result"]["loss"] == doc["misc"]["vals"]["x"][0] ** 2 + 1 / doc["misc"]["budget"]
+    assert hyperband.incumbent(trials)["misc"]["budget"] == 9
+
+
+def test_tasks_that_fail_are_never_promoted(spark):
+    def objective(params):
+        if params["x"] < 0:
+            raise RuntimeError("diverged")
+        return params["x"]
+
+    trials = run(spark, objective, PLAN.evaluations, 4)
+    assert any(doc["state"] == JOB_STATE_ERROR for doc in trials._dynamic_trials)
+    for doc in trials._dynamic_trials:
+        assert doc["misc"]["hyperband"]["rung"] == 0 or doc["misc"]["vals"]["x"][0] >= 0
+
+
+def test_a_timeout_cancels_what_runs_and_the_trials_can_be_gone_on_with(spark):
+    def objective(params):
+        time.sleep(60 if params["x"] > 2 else 0)
+        return params["x"]
+
+    start = time.monotonic()
+    trials = run(spark, objective, 100, 2, timeout=8)
+    assert time.monotonic() - start < 50
+    cancelled = [doc for doc in trials._dynamic_trials if doc["state"] == JOB_STATE_CANCEL]
+    assert cancelled
+    domain = Domain(lambda _: 0, {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 9)})
+    tids = trials.new_trial_ids(3)
+    assert [doc["tid"] for doc in hyperband.suggest(tids, domain, trials, 0)] == tids
+
+
+def test_early_stop_ends_the_run(spark):
+    trials = run(spark, lambda p: 1.0, 100, 2, early_stop_fn=no_progress_loss(3))
+    assert len(trials.trials) < 60
+
+
+def test_with_budget_says_that_spark_hands_it_no_trial(spark):
+    with pytest.raises(ValueError, match=r"SparkTrials hands none.*hyperband\.budget"):
+        run(spark, hyperband.with_budget(lambda params, budget=1: budget), 3, 2)
