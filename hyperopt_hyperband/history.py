@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from hyperopt.base import (
     JOB_STATE_CANCEL,
     JOB_STATE_DONE,
@@ -151,15 +151,12 @@ def documents(trials: Trials) -> list[Document]:
 def loss(document: Document) -> float | None:
     """The loss of an evaluation: None while it is pending, infinite where it failed."""
     state, result = document["state"], document["result"]
-    if state in (JOB_STATE_ERROR, JOB_STATE_CANCEL):
-        return FAILED
+    if state == JOB_STATE_DONE and result.get("status") == STATUS_OK:
+        value = result.get("loss")
+        return float(value) if isinstance(value, float | int | np.number) and math.isfinite(value) else FAILED
     # SparkTrials sets the state a moment before the result.
-    if state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result.get("status") == STATUS_NEW:
-        return None
-    value = result.get("loss")
-    if state != JOB_STATE_DONE or result.get("status") != STATUS_OK or not isinstance(value, numbers.Real):
-        return FAILED
-    return float(value) if math.isfinite(value) else FAILED
+    pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result.get("status") == STATUS_NEW
+    return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
 
 
 def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:

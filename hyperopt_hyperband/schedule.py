@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from dataclasses import dataclass
@@ -144,22 +145,22 @@ def schedule(
         )
     if isinstance(eta, float) and eta.is_integer():
         eta = int(eta)
+    return _plan(min_budget, max_budget, eta, step)
+
+
+@functools.lru_cache(typed=True)
+def _plan(min_budget: Budget, max_budget: Budget, eta: Budget, step: Budget | None) -> Schedule:
     exact = isinstance(min_budget, int) and isinstance(max_budget, int)
     if exact and step is None:
         step = 1
-
     # Algorithm 1, line 1, by multiplication: log(243) / log(3) is below 5. Floats such as 0.1 * 3**4 miss
     # 8.1 by a rounding error.
     limit = max_budget if exact else max_budget * (1 + 1e-9)
     s_max = 0
     while min_budget * eta ** (s_max + 1) <= limit:
         s_max += 1
-    return Schedule(
-        min_budget,
-        max_budget,
-        eta,
-        tuple(_bracket(s, s_max, max_budget, eta, step) for s in range(s_max, -1, -1)),
-    )
+    brackets = tuple(_bracket(s, s_max, max_budget, eta, step) for s in range(s_max, -1, -1))
+    return Schedule(min_budget, max_budget, eta, brackets)
 
 
 def _bracket(s: int, s_max: int, max_budget: Budget, eta: Budget, step: Budget | None) -> Bracket:
