@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -45,7 +45,7 @@ class Evaluation:
     ----------
     tid, config : its id, and the tid of its configuration's first evaluation
     place : where in the schedule; None for a stranger
-    budget : max_budget for a document without one, as `incumbent` has it; None where no schedule is known
+    budget : that of a document without one is max_budget; None where no schedule is known
     status : "interrupted" where it was cut short and counts no more
     loss : finite where the status is "ok", else None
     vals : the active hyperparameters by label, a choice as its index
@@ -208,6 +208,8 @@ def evaluations(trials: Trials) -> list[Evaluation]:
     """All evaluations, in the order of the run. Those of other schedules than the newest are strangers."""
     plan = newest_schedule(trials)
     settings = _settings(plan) if plan else {}
+    stamps = [misc["hyperband"] for misc in (d["misc"] for d in documents(trials)) if "hyperband" in misc]
+    full = max((stamp["max_budget"] for stamp in stamps), default=None)
     found: list[Evaluation] = []
     overtaken = False
     for document in reversed(documents(trials)):
@@ -221,7 +223,7 @@ def evaluations(trials: Trials) -> list[Evaluation]:
                 tid=document["tid"],
                 config=stamp.get("config", document["tid"]),
                 place=(stamp["iteration"], stamp["bracket"], stamp["rung"]) if own else None,
-                budget=misc.get("budget", plan.max_budget if plan else None),
+                budget=misc.get("budget", full),
                 status=status,
                 loss=loss(document) if status == "ok" else None,
                 vals={str(label): _plain(value[0]) for label, value in misc["vals"].items() if value},
@@ -230,6 +232,20 @@ def evaluations(trials: Trials) -> list[Evaluation]:
             )
         )
     return found[::-1]
+
+
+def incumbents(finished: Iterable[Evaluation]) -> Iterator[Evaluation | None]:
+    """The incumbent after each evaluation, by the rule of `incumbent`; None while none has succeeded."""
+    best = None
+    for e in finished:
+        if e.loss is not None and (best is None or _rank(e) < _rank(best)):
+            best = e
+        yield best
+
+
+def _rank(evaluation: Evaluation) -> tuple[float, float]:
+    budget, value = evaluation.budget, evaluation.loss
+    return -math.inf if budget is None else -budget, math.inf if value is None else value
 
 
 def _plain(value: Any) -> Any:

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from hyperopt import space_eval
 from hyperopt.base import Trials
-from hyperopt.exceptions import AllTrialsFailed
 from numpy.typing import NDArray
 
-from hyperopt_hyperband.history import Evaluation, Place, evaluations, incumbent, newest_schedule
+from hyperopt_hyperband.history import Evaluation, Place, evaluations, incumbents, newest_schedule
 from hyperopt_hyperband.schedule import Budget, Schedule, multiples
 from hyperopt_hyperband.space import hyperparameters
 
@@ -200,7 +199,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
     finished = [e for e in own if e.status != "pending"]
     configurations = len({e.config for e in own})
     seconds = [(e.begun, e.ended) for e in finished if e.begun and e.ended]
-    best = _incumbent(trials, everything)
+    *_, best = [None, *incumbents(everything)]
     return Report(
         schedule=plan,
         rungs=_rungs(plan, own) if plan else (),
@@ -273,14 +272,6 @@ def clock(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     largest = next(i for i, (number, _) in enumerate(parts) if number)
     return " ".join(f"{number} {unit}" for number, unit in parts[largest : largest + 2])
-
-
-def _incumbent(trials: Trials, everything: list[Evaluation]) -> Evaluation | None:
-    try:
-        tid = incumbent(trials)["tid"]
-    except AllTrialsFailed:
-        return None
-    return next(e for e in everything if e.tid == tid)
 
 
 def _rungs(plan: Schedule, own: list[Evaluation]) -> tuple[RungReport, ...]:
