@@ -208,11 +208,12 @@ def evaluations(trials: Trials) -> list[Evaluation]:
     """All evaluations, in the order of the run. Those of other schedules than the newest are strangers."""
     plan = newest_schedule(trials)
     settings = _settings(plan) if plan else {}
-    stamps = [misc["hyperband"] for misc in (d["misc"] for d in documents(trials)) if "hyperband" in misc]
+    everything = documents(trials)
+    stamps = [document["misc"]["hyperband"] for document in everything if "hyperband" in document["misc"]]
     full = max((stamp["max_budget"] for stamp in stamps), default=None)
     found: list[Evaluation] = []
     overtaken = False
-    for document in reversed(documents(trials)):
+    for document in reversed(everything):
         status = _status(document, overtaken and not trials.asynchronous)
         overtaken |= document["state"] != JOB_STATE_NEW
         misc = document["misc"]
@@ -232,6 +233,12 @@ def evaluations(trials: Trials) -> list[Evaluation]:
             )
         )
     return found[::-1]
+
+
+def is_budget(label: str, everything: Iterable[Evaluation]) -> bool:
+    """Whether a hyperparameter is the budget's own: wherever Hyperband had it active, it held the budget."""
+    held = [(e.vals[label], e.budget) for e in everything if e.place and label in e.vals]
+    return bool(held) and all(value == budget for value, budget in held)
 
 
 def incumbents(finished: Iterable[Evaluation]) -> Iterator[Evaluation | None]:

@@ -210,7 +210,7 @@ def hyperparameters(
     everything = history.evaluations(trials)
     present = list(dict.fromkeys(label for e in everything for label in e.vals))
     if labels is None:
-        labels = [label for label in present if not _is_budget(label, everything)]
+        labels = [label for label in present if not history.is_budget(label, everything)]
     if unknown := [label for label in labels if label not in present]:
         raise ValueError(f"labels={unknown!r} are in no evaluation: pass some of {sorted(present)}")
     panels = _panels(ax, len(labels))
@@ -351,12 +351,6 @@ def _shades(budgets: set[Budget]) -> dict[Budget, Any]:
 
     ordered = sorted(budgets)
     return dict(zip(ordered, colormaps["cividis_r"](np.linspace(0.1, 1, len(ordered))), strict=True))
-
-
-def _is_budget(label: str, everything: list[Evaluation]) -> bool:
-    """Whether a hyperparameter is the budget's own: wherever Hyperband had it active, it held the budget."""
-    held = [(e.vals[label], e.budget) for e in everything if e.place and label in e.vals]
-    return bool(held) and all(value == budget for value, budget in held)
 
 
 def _looks_log(values: list[float]) -> bool:

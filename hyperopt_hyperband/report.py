@@ -15,7 +15,7 @@ from hyperopt import space_eval
 from hyperopt.base import Trials
 from numpy.typing import NDArray
 
-from hyperopt_hyperband.history import Evaluation, Place, evaluations, incumbents, newest_schedule
+from hyperopt_hyperband.history import Evaluation, Place, evaluations, incumbents, is_budget, newest_schedule
 from hyperopt_hyperband.schedule import Budget, Schedule, multiples
 from hyperopt_hyperband.space import hyperparameters
 
@@ -152,7 +152,9 @@ class Report:
             title = f"Incumbent: loss {_text(best.loss)}{at}, trial {best.tid} ({place})"
             sections.append((title, [], [[name, _text(v)] for name, v in _flat("", self.parameters)]))
         if self.correlations:
-            title = "Rank correlation between neighbouring budgets, over the configurations evaluated at both"
+            title = (
+                "Rank correlation between neighbouring budgets, over those evaluated at both (survivors only)"
+            )
             rows = [[f"{c.low:.6g} and {c.high:.6g}", _correlation_text(c)] for c in self.correlations]
             sections.append((title, [], rows))
         return sections
@@ -219,7 +221,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
         ),
         evaluation_seconds=sum((end - begin).total_seconds() for begin, end in seconds),
         incumbent=best,
-        parameters=None if best is None else best.vals if space is None else space_eval(space, best.vals),
+        parameters=best and _parameters(best, everything, space),
         correlations=_correlations(finished),
     )
 
@@ -272,6 +274,15 @@ def clock(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     largest = next(i for i, (number, _) in enumerate(parts) if number)
     return " ".join(f"{number} {unit}" for number, unit in parts[largest : largest + 2])
+
+
+def _parameters(best: Evaluation, everything: list[Evaluation], space: Any) -> Any:
+    if space is None:
+        return best.vals
+    # A stranger may come from before the space had a budget.
+    labels = {label for e in everything for label in e.vals}
+    budget = {label: best.budget for label in labels if is_budget(label, everything)}
+    return space_eval(space, budget | best.vals)
 
 
 def _rungs(plan: Schedule, own: list[Evaluation]) -> tuple[RungReport, ...]:

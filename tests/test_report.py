@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import loss, places, run
-from hyperopt import STATUS_FAIL, STATUS_OK, Trials, hp, rand, space_eval, tpe
+from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand, space_eval, tpe
 from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_RUNNING
 from hyperopt.exceptions import AllTrialsFailed
 from scipy.stats import spearmanr
@@ -157,6 +157,15 @@ def test_strangers_are_told_apart_and_may_be_the_incumbent(space):
     }
 
 
+def test_an_incumbent_from_before_the_space_had_a_budget(space):
+    without = {label: node for label, node in space.items() if label != "epochs"}
+    trials = run(lambda _: -1, without, 3, algo=tpe.suggest)
+    fmin(loss, space, algo=hyperband.suggest, max_evals=3 + ITERATION, trials=trials, verbose=False)
+    report = hyperband.report(trials, space=space)
+    assert report.incumbent.tid == 0
+    assert report.parameters["epochs"] == 9
+
+
 def test_a_run_of_another_algorithm_has_totals_and_an_incumbent(space):
     trials = run(loss, space, 7, algo=rand.suggest)
     report = hyperband.report(trials)
@@ -250,7 +259,7 @@ def test_the_whole_text():
         "Incumbent: loss 17 at budget 3, trial 3 (iteration 0, bracket 1, rung 1)\n"
         "x  20\n"
         "\n"
-        "Rank correlation between neighbouring budgets, over the configurations evaluated at both\n"
+        "Rank correlation between neighbouring budgets, over those evaluated at both (survivors only)\n"
         "1 and 3  1 configuration: too few to tell"
     )
 
