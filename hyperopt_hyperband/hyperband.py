@@ -22,10 +22,23 @@ from hyperopt_hyperband.history import (
     unused,
 )
 from hyperopt_hyperband.promotion import Promote, Retry, Sample
+from hyperopt_hyperband.report import records, report
 from hyperopt_hyperband.saving import load_trials, save_trials
 from hyperopt_hyperband.schedule import Budget, schedule
+from hyperopt_hyperband.stopping import no_progress
 
-__all__ = ["budget", "incumbent", "load_trials", "save_trials", "schedule", "suggest", "with_budget"]
+__all__ = [
+    "budget",
+    "incumbent",
+    "load_trials",
+    "no_progress",
+    "records",
+    "report",
+    "save_trials",
+    "schedule",
+    "suggest",
+    "with_budget",
+]
 
 logger = logging.getLogger("hyperopt_hyperband")
 

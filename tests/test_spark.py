@@ -70,6 +70,8 @@ def test_a_hyperband_iteration(spark, parallelism):
     for doc in trials.trials:
         assert doc["result"]["loss"] == doc["misc"]["vals"]["x"][0] ** 2 + 1 / doc["misc"]["budget"]
     assert hyperband.incumbent(trials)["misc"]["budget"] == 9
+    first = [rung for rung in hyperband.report(trials).rungs if rung.iteration == 0]
+    assert [rung.evaluations for rung in first] == [9, 3, 1, 5, 1, 3]
 
 
 def test_tasks_that_fail_are_never_promoted(spark):
@@ -82,6 +84,9 @@ def test_tasks_that_fail_are_never_promoted(spark):
     assert any(doc["state"] == JOB_STATE_ERROR for doc in trials._dynamic_trials)
     for doc in trials._dynamic_trials:
         assert doc["misc"]["hyperband"]["rung"] == 0 or doc["misc"]["vals"]["x"][0] >= 0
+    assert hyperband.report(trials).failed == sum(
+        doc["misc"]["vals"]["x"][0] < 0 for doc in trials._dynamic_trials
+    )
 
 
 def test_a_timeout_cancels_what_runs_and_the_trials_can_be_gone_on_with(spark):
@@ -94,6 +99,8 @@ def test_a_timeout_cancels_what_runs_and_the_trials_can_be_gone_on_with(spark):
     assert time.monotonic() - start < 50
     cancelled = [doc for doc in trials._dynamic_trials if doc["state"] == JOB_STATE_CANCEL]
     assert cancelled
+    statuses = {record["tid"]: record["status"] for record in hyperband.records(trials)}
+    assert {statuses[doc["tid"]] for doc in cancelled} == {"failed"}
     domain = Domain(lambda _: 0, {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 9)})
     tids = trials.new_trial_ids(3)
     assert [doc["tid"] for doc in hyperband.suggest(tids, domain, trials, 0)] == tids
