@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ class History:
     configs : the document of each configuration's first evaluation
     continued : whether the newest stamped document is of this schedule
     strangers : how many documents of other schedules were seen
+    tids : of every evaluation, by its configuration and rung, those that were interrupted aside
     """
 
     schedule: Schedule
@@ -50,6 +51,7 @@ class History:
     first: dict[BracketKey, Hashable]
     continued: bool
     strangers: int
+    tids: dict[tuple[Hashable, int], Hashable] = field(default_factory=dict)
 
     def add(self, document: Document, loss: float | None = None, interrupted: bool = False) -> None:
         """Take in a stamped document, in the order of the run."""
@@ -68,6 +70,7 @@ class History:
             outcomes.interrupted.remove(config)
         if not interrupted:
             outcomes.rungs[rung][config] = loss
+            self.tids[config, rung] = document["tid"]
         elif rung == 0:
             outcomes.interrupted.append(config)
 
@@ -95,6 +98,7 @@ class History:
             "config": config,
             **_settings(self.schedule),
             "since": next(iter(self.first.values()), document["tid"]),
+            **({"below": self.tids[config, rung - 1]} if rung > 0 else {}),
         }
         return document
 

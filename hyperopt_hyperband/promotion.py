@@ -90,3 +90,19 @@ def decide(bracket: Bracket, outcomes: Outcomes) -> Action:
         return promotion
     finished_at_top = sum(loss is not None for loss in outcomes.rungs[bracket.s].values())
     return Done() if finished_at_top == most else Wait()
+
+
+def needed(bracket: Bracket, outcomes: Outcomes) -> set[tuple[Hashable, int]]:
+    """Configuration and rung of the finished evaluations that a promotion may still start from.
+
+    Those are at most as many as the next rung has places: the best so far, whose promotion has not finished.
+    What ranks behind them can't come back, since losses do not change.
+    """
+    found: set[tuple[Hashable, int]] = set()
+    for i in range(bracket.s):
+        finished = [
+            (loss, config) for config, loss in outcomes.rungs[i].items() if loss is not None and loss < FAILED
+        ]
+        best = sorted(finished)[: bracket.rungs[i + 1].configurations]
+        found |= {(config, i) for _, config in best if outcomes.rungs[i + 1].get(config) is None}
+    return found
