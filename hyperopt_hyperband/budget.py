@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperopt import STATUS_OK, pyll
+from hyperopt import pyll
 from hyperopt.base import Domain
 from hyperopt.pyll import scope
 from hyperopt.pyll.base import Apply, GarbageCollected, Literal
@@ -152,7 +152,7 @@ def with_budget(
             return result
         result = dict(result)
         state = result.pop("checkpoint", None)
-        left = leave(slot, state) if result.get("status") == STATUS_OK else None
+        left = leave(slot, state)
         if left is not None and ctrl is not None:
             # Hyperopt moves it on, where the loss is valid.
             result["attachments"] = {**result.get("attachments", {}), "checkpoint": left}

@@ -101,6 +101,7 @@ def test_a_promotion_takes_up_what_the_rung_below_returned(options):
 def test_every_evaluation_equals_training_in_one_go(options):
     trials = run(hyperband.with_budget(**options)(objective), SPACE, 3 * ITERATION)
     check_digests(trials)
+    assert not attached(trials), "the top rung leaves none, and nothing is open"
 
 
 def test_bytes_stay_bytes_and_a_model_comes_back_as_a_model(options):
@@ -452,6 +453,7 @@ def test_nor_where_the_objective_sees_no_trial(tmp_path):
     assert seen == [None, 1, 1, 3]
     assert returned["digest"] == train(0.5, 9)[1]
     assert "checkpoint" not in returned
+    assert sorted(path.name for path in folder.glob("*/*.pkl")) == ["1.0.pkl", "3.0.pkl"]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -520,7 +522,7 @@ def test_an_mlp_continued_is_the_mlp_of_one_longer_fit(options, solver):
         ):
             assert np.array_equal(continued, in_one_go)
         assert model.loss_curve_ == whole.loss_curve_
-        assert len(model.loss_curve_) == whole.n_iter_
+        assert model.n_iter_ == whole.n_iter_
         stopped.append(whole.n_iter_ < budget)
         return {"loss": -model.score(FEATURES, TARGET), "status": STATUS_OK, "checkpoint": model}
 
