@@ -86,6 +86,11 @@ def test_a_promotion_takes_up_what_the_rung_below_returned(options):
         }
 
     trials = run(objective, SPACE, 2 * ITERATION)
+    trained = sum(
+        doc["misc"]["budget"] - (checkpoint.budget if checkpoint else 0)
+        for doc, checkpoint in zip(trials.trials, seen, strict=True)
+    )
+    assert trained == 2 * hyperband.schedule(1, 9).total_budget_continued
     for doc, checkpoint in zip(trials.trials, seen, strict=True):
         if doc["misc"]["hyperband"]["rung"] == 0:
             assert checkpoint is None
