@@ -108,8 +108,9 @@ def with_budget(
     checkpoint_dir : str or path, optional
         A folder for the checkpoints, which all processes and machines of the run see, one subfolder a
         configuration. Default: Hyperopt's trial attachments, in memory. SparkTrials has none and needs the
-        folder, for itself alone, and a `hyperband.budget` node in the space. A checkpoint in the folder is a
-        pickle: let nobody write there whom you do not trust.
+        folder, for itself alone, and a `hyperband.budget` node in the space. What a killed process has half
+        saved is never read; remove the folder after the run. Its files are pickles: let nobody write there
+        whom you do not trust.
 
     Raises
     ------

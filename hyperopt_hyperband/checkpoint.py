@@ -88,7 +88,11 @@ def slot_of_trial(ctrl: Ctrl, folder: Path | None) -> Slot | None:
 def slot_of_parameters(
     vals: Mapping[str, Any], budget: Budget, max_budget: Budget, folder: Path | None
 ) -> Slot | None:
-    """The slot of an evaluation that sees its hyperparameters alone, the budget not among vals."""
+    """The slot of an evaluation that sees its hyperparameters alone, the budget not among vals.
+
+    It takes up what the same hyperparameters have reached at the largest smaller budget. In a small space,
+    that may be a first evaluation's too, where another bracket has trained them before.
+    """
     if folder is None:
         return None
     own = configuration_name(vals)
