@@ -144,6 +144,7 @@ class History:
         """Write a document's budget and place in the schedule into its misc."""
         self._drop_completed()
         schedule = self.schedule
+        rungs = self.outcomes[key].rungs if rung > 0 else ()
         document["misc"]["budget"] = schedule.bracket(key[1]).rungs[rung].budget
         document["misc"]["hyperband"] = {
             "iteration": key[0],
@@ -154,6 +155,7 @@ class History:
             "max_budget": schedule.max_budget,
             "eta": schedule.eta,
             "since": next(iter(self.first.values()), document["tid"]),
+            **({"below": rungs[rung - 1][config]["tid"]} if rung > 0 else {}),
         }
         return document
 

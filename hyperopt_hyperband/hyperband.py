@@ -10,7 +10,8 @@ import numpy as np
 from hyperopt import pyll, rand
 from hyperopt.base import Domain, Trials, miscs_update_idxs_vals
 
-from hyperopt_hyperband.budget import NO_TRIAL, Knob, budget, find_knob, with_budget
+from hyperopt_hyperband.budget import NO_TRIAL, Knob, budget, find_knob, has_node, with_budget
+from hyperopt_hyperband.checkpoint import NO_FOLDER, claim, drop
 from hyperopt_hyperband.history import (
     BracketKey,
     Document,
@@ -98,6 +99,8 @@ def suggest(
             f"trials hold a run over another space, {sorted(labels)}, not "
             f"{sorted(map(str, domain.params))}: pass new Trials(), or the space of that run"
         )
+    if getattr(domain.fn, "takes_checkpoint", False):
+        drop(trials, history, domain.fn.checkpoint_dir, knob.label)
     rng = np.random.default_rng(seed)
     return [_next_document(new_id, domain, trials, rng, knob, history) for new_id in unused(new_ids, trials)]
 
@@ -168,7 +171,7 @@ def _greet(knob: Knob, domain: Domain, trials: Trials, history: History) -> None
             f"{plan.evaluations} evaluations an iteration: raise min_budget or eta"
         )
     if hasattr(trials, "_spark") and getattr(domain.fn, "needs_trial", False):
-        raise ValueError(NO_TRIAL)
+        _greet_spark(domain)
     if history.strangers:
         warnings.warn(
             f"{history.strangers} trials come from a Hyperband run with other min_budget, max_budget or eta: "
@@ -182,6 +185,15 @@ def _greet(knob: Knob, domain: Domain, trials: Trials, history: History) -> None
             "with budget=label, or decorate the objective with hyperband.with_budget",
             stacklevel=3,
         )
+
+
+def _greet_spark(domain: Domain) -> None:
+    if not has_node(domain):
+        raise ValueError(NO_TRIAL)
+    if domain.fn.takes_checkpoint:
+        if domain.fn.checkpoint_dir is None:
+            raise ValueError(NO_FOLDER)
+        claim(domain.fn.checkpoint_dir)
 
 
 def _where(key: BracketKey) -> str:
