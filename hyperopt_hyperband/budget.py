@@ -230,13 +230,13 @@ def _labelled(domain: Domain, label: str) -> Knob:
     node = domain.params[label]
     if node.name == "categorical" or (node.name == "randint" and _is_choice(domain, label)):
         raise ValueError(f"budget={label!r} is a choice: pass the label of a numeric hyperparameter")
-    bounds = _bounds(node)
-    if bounds is None:
+    found = bounds(node)
+    if found is None:
         raise ValueError(
             f"budget={label!r} is {node.name}, which has no bounds: use uniform, quniform, uniformint, "
             "randint, loguniform or qloguniform, or hyperband.budget(label, min_budget, max_budget)"
         )
-    low, high, step = bounds
+    low, high, step = found
     if step is not None:
         # The smallest and largest positive multiples, whatever 1/3 * 3 makes of rounding.
         low, high = max(1, math.ceil(low / step - 1e-9)) * step, math.floor(high / step + 1e-9) * step
@@ -250,7 +250,7 @@ def _labelled(domain: Domain, label: str) -> Knob:
     return Knob(label, low, high, step)
 
 
-def _bounds(node: Apply) -> tuple[float, float, float | None] | None:
+def bounds(node: Apply) -> tuple[float, float, float | None] | None:
     """Low, high and step of a distribution; None where it has no bounds."""
     given: dict[str, Any] = {name: a.obj for name, a in node.arg.items() if isinstance(a, Literal)}
     low, high = given.get("low"), given.get("high")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from hyperopt.base import (
@@ -66,6 +66,15 @@ class Evaluation:
     def spent(self) -> Budget:
         """The budget of a finished evaluation; 0 for others, and where it is not known."""
         return self.budget if self.budget is not None and self.status in ("ok", "failed") else 0
+
+
+class Evidence(NamedTuple):
+    """What a model may learn from one evaluation: loss None while it is pending, infinite where it failed."""
+
+    config: Hashable
+    budget: Budget
+    loss: float | None
+    vals: Vals
 
 
 @dataclass(slots=True)
@@ -227,6 +236,27 @@ def loss(document: Document) -> float | None:
     # SparkTrials sets the state a moment before the result.
     pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or status == STATUS_NEW
     return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
+
+
+def evidence(
+    trials: Trials, issued: Iterable[Document], labels: Collection[str], max_budget: Budget
+) -> list[Evidence]:
+    """All evaluations of these hyperparameters, then those issued in this call, in the order of the run.
+
+    A stranger is a configuration of its own, at max_budget where it has no budget. What was interrupted is
+    left out: it has been issued again, or will be.
+    """
+    found = []
+    for document in (*documents(trials), *issued):
+        misc = document["misc"]
+        if document["state"] == JOB_STATE_RUNNING and not trials.asynchronous:
+            continue
+        if not misc["vals"].keys() <= labels:
+            continue
+        stamp = misc.get("hyperband")
+        config = document["tid"] if stamp is None else stamp["config"]
+        found.append(Evidence(config, misc.get("budget", max_budget), loss(document), misc["vals"]))
+    return found
 
 
 def newest_schedule(trials: Trials) -> Schedule | None:
