@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import math
+import multiprocessing
+import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -148,6 +153,7 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
         done = self.view(self._exp_key)
         done._trials = [document for document in self.trials if is_done(document)]
         best = min(map(_loss, done.trials), default=math.inf)
+        started = 0
         stop = False
         stop_args: Any = []
         with _progress(verbose, show_progressbar)(initial=len(done), total=max_evals) as bar:
@@ -159,7 +165,8 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
                             unasked = unasked - len(waiting) if waiting else 0
                         if not waiting:
                             break
-                        flight.start(waiting.popleft())
+                        flight.start(waiting.popleft(), whole=started < room)
+                        started += 1
                     if (ended := flight.next(deadline)) is None:
                         break
                     document, error = ended
@@ -194,25 +201,64 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
         return inserted
 
 
-@dataclass
 class _Parcel:
     """What goes to a worker and comes back: handed over as it is, or by cloudpickle where it is pickled."""
 
-    content: Any
-    blob: bytes | None = None
-    fault: Exception | None = None
+    # No dataclass, here and below: Dask would hash all its fields.
+    def __init__(self, content: Any, blob: bytes = b"") -> None:
+        self.content = content
+        self.blob = blob
+        self.fault: Exception | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.blob is None:
+        return _Parcel, (None, self.packed())
+
+    def packed(self) -> bytes:
+        if not self.blob:
             try:
                 self.blob = pickler.dumps(self.content)
             except Exception as error:
                 self.fault = error
                 raise
-        return _Parcel, (None, self.blob)
+        return self.blob
 
-    def open(self, loads: Callable[[bytes], Any] = pickler.loads) -> Any:
-        return loads(self.blob) if self.content is None and self.blob is not None else self.content
+    def open(self) -> Any:
+        return self.content if self.content is not None else pickler.loads(self.blob)
+
+    def open_once(self) -> Any:
+        """Open it where no earlier parcel has been the same."""
+        if self.content is None:
+            key = _key(self.blob)
+            known = _opened.get(key)
+            self.content = self.open() if known is None else known
+            _opened.clear()
+            _opened[key] = self.content
+        return self.content
+
+
+class _Reminder:
+    """A parcel's name, for a worker that has opened it once."""
+
+    def __init__(self, parcel: _Parcel | None, key: bytes = b"") -> None:
+        self.parcel = parcel
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.parcel is not None and not self.key:
+            self.key = _key(self.parcel.packed())
+        return _Reminder, (None, self.key)
+
+    def open_once(self) -> Any:
+        """None where there is no such parcel."""
+        return _opened.get(self.key) if self.parcel is None else self.parcel.content
+
+
+_opened: dict[bytes, Any] = {}
+"""In a worker: the domain that it has opened last."""
+
+
+def _key(blob: bytes) -> bytes:
+    return hashlib.sha256(blob).digest()
 
 
 @dataclass
@@ -262,20 +308,24 @@ class _Flight:
     trials: Trials
     executor: Executor
     work: _Parcel
-    documents: dict[Future[_Parcel], Document] = field(default_factory=dict)
-    ended: SimpleQueue[Future[_Parcel]] = field(default_factory=SimpleQueue)
+    documents: dict[Future[_Parcel | None], Document] = field(default_factory=dict)
+    ended: SimpleQueue[Future[_Parcel | None]] = field(default_factory=SimpleQueue)
     broken: BrokenExecutor | None = None
+
+    def __post_init__(self) -> None:
+        self.reminder = _Reminder(self.work)
 
     def __len__(self) -> int:
         return len(self.documents)
 
-    def start(self, document: Document) -> None:
-        """Hand an evaluation to the executor."""
+    def start(self, document: Document, *, whole: bool) -> None:
+        """Hand an evaluation to the executor, with the whole domain or a reminder of it."""
         begin(document)
+        work = self.work if whole else self.reminder
         readable = attachments(document, self.trials)
         try:
             # A copy: in a thread, an evaluation that was given up can still write into it.
-            future = self.executor.submit(_evaluate, self.work, dict(document), readable)
+            future = self.executor.submit(_evaluate, work, dict(document), readable)
         except Exception as error:
             raise self._unfit(error) from error
         self.documents[future] = document
@@ -283,32 +333,37 @@ class _Flight:
 
     def next(self, deadline: float) -> tuple[Document, Exception | None] | None:
         """Wait for an evaluation to end: its document and its error; None where all have, or time is up."""
-        if not self.documents:
-            return None
-        try:
-            left = None if deadline == math.inf else max(0, deadline - time.monotonic())
-            future = self.ended.get(timeout=left)
-        except Empty:
-            return None
-        try:
-            outcome = future.result().open()
-        except (BrokenExecutor, CancelledError, _LoadError) as error:
-            raise self._unfit(error) from error
-        except Exception as error:
-            if self.work.fault:
+        while self.documents:
+            try:
+                left = None if deadline == math.inf else max(0, deadline - time.monotonic())
+                future = self.ended.get(timeout=left)
+            except Empty:
+                return None
+            try:
+                parcel = future.result()
+                outcome = None if parcel is None else parcel.open()
+            except (BrokenExecutor, CancelledError, _LoadError) as error:
                 raise self._unfit(error) from error
-            outcome = _Outcome(error=error)
-        document = self.documents.pop(future)
-        self._write(document, outcome)
-        return document, outcome.error
+            except Exception as error:
+                if self.work.fault:
+                    raise self._unfit(error) from error
+                outcome = _Outcome(error=error)
+            document = self.documents.pop(future)
+            if outcome is None:  # its worker has not opened the domain yet
+                self.start(document, whole=True)
+                continue
+            self._write(document, outcome)
+            return document, outcome.error
+        return None
 
     def stop(self) -> None:
         """Take in what has ended, and give up the rest."""
         for future, document in self.documents.items():
             if not future.cancel() and future.done() and future.exception() is None:
                 with contextlib.suppress(Exception):
-                    self._write(document, future.result().open())
-                    continue
+                    if (parcel := future.result()) is not None:
+                        self._write(document, parcel.open())
+                        continue
             if self.broken:
                 fail(document, self.broken) if is_suspect(document) else suspect(document)
         cut_short(self.trials)
@@ -333,24 +388,30 @@ class _Flight:
             self.broken = error
         tids = sorted(document["tid"] for document in self.documents.values())
         return BrokenExecutor(
-            f"the executor can't go on ({type(error).__name__}: {error}) with trials {tids} under way. Nothing "
-            "finished is lost: set trials.executor to a new one, and call fmin again with these trials"
+            f"the executor can't go on ({type(error).__name__}: {error}), with trials {tids} under way. "
+            "No result is lost: set trials.executor to a new one, and call fmin again with these trials"
         )
 
 
-def _evaluate(work: _Parcel, document: Document, readable: dict[str, Any]) -> _Parcel:
-    """In the worker: evaluate a document's hyperparameters, with trials that hold it alone."""
+def _evaluate(work: _Parcel | _Reminder, document: Document, readable: dict[str, Any]) -> _Parcel | None:
+    """In the worker: evaluate a document's hyperparameters, with trials that hold it alone.
+
+    None where the worker is reminded of a domain that it does not have.
+    """
     try:
-        domain = work.open(_load)
+        domain = work.open_once()
     except Exception as error:
         raise _LoadError(f"a worker can't load the objective: {error!r}") from error
+    if domain is None:
+        return None
     trials = Trials(exp_key=document["exp_key"], refresh=False)
     trials._insert_trial_docs([document])
     trials.attachments.update(readable)
     trials.refresh()
     outcome = _Outcome()
     try:
-        outcome.result = domain.evaluate(spec_from_misc(document["misc"]), Ctrl(trials, document))
+        with _ctrl_c():
+            outcome.result = domain.evaluate(spec_from_misc(document["misc"]), Ctrl(trials, document))
     except Exception as error:
         outcome.error = error
     absent = object()
@@ -360,10 +421,27 @@ def _evaluate(work: _Parcel, document: Document, readable: dict[str, Any]) -> _P
     return _Parcel(outcome)
 
 
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt a process pool's worker here alone: between evaluations, it may hold a lock."""
+    if not _is_pool_worker(os.getpid()):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @functools.lru_cache(maxsize=1)
-def _load(blob: bytes) -> Domain:
-    """Load a domain once in every worker."""
-    return pickler.loads(blob)
+def _is_pool_worker(_pid: int) -> bool:
+    """Whether this process is a worker that evaluates in its main thread and minds Ctrl-C."""
+    return (
+        multiprocessing.parent_process() is not None
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
 
 
 def _portable(error: Exception) -> tuple[type[Exception], tuple[Any, ...], dict[str, Any]]:
