@@ -16,7 +16,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -146,7 +146,7 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
             early_stop_fn = save_trials(trials_save_file, early_stop_fn)
 
         domain = Domain(fn, space, pass_expr_memo_ctrl=pass_expr_memo_ctrl)
-        flight = _Flight(self, self.executor, _Parcel(domain))
+        flight = _Flight(self, self.executor, _pack(domain, self.executor))
         waiting = deque(unfinished(self))
         suspects = sum(map(is_suspect, waiting))
         unasked = max_evals - len(self)
@@ -208,18 +208,12 @@ class _Parcel:
     def __init__(self, content: Any, blob: bytes = b"") -> None:
         self.content = content
         self.blob = blob
-        self.fault: Exception | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Parcel, (None, self.packed())
 
     def packed(self) -> bytes:
-        if not self.blob:
-            try:
-                self.blob = pickler.dumps(self.content)
-            except Exception as error:
-                self.fault = error
-                raise
+        self.blob = self.blob or pickler.dumps(self.content)
         return self.blob
 
     def open(self) -> Any:
@@ -322,10 +316,12 @@ class _Flight:
         """Hand an evaluation to the executor, with the whole domain or a reminder of it."""
         begin(document)
         work = self.work if whole else self.reminder
-        readable = attachments(document, self.trials)
+        # A copy: in a thread, an evaluation that was given up can still write into it.
+        task = _Parcel((dict(document), attachments(document, self.trials)))
+        if self.work.blob:
+            task.packed()
         try:
-            # A copy: in a thread, an evaluation that was given up can still write into it.
-            future = self.executor.submit(_evaluate, work, dict(document), readable)
+            future = self.executor.submit(_evaluate, work, task)
         except Exception as error:
             raise self._unfit(error) from error
         self.documents[future] = document
@@ -345,8 +341,6 @@ class _Flight:
             except (BrokenExecutor, CancelledError, _LoadError) as error:
                 raise self._unfit(error) from error
             except Exception as error:
-                if self.work.fault:
-                    raise self._unfit(error) from error
                 outcome = _Outcome(error=error)
             document = self.documents.pop(future)
             if outcome is None:  # its worker has not opened the domain yet
@@ -379,11 +373,6 @@ class _Flight:
 
     def _unfit(self, error: Exception) -> Exception:
         """What to tell the user where the executor can't do the work."""
-        if (fault := self.work.fault) is not None:
-            return ValueError(
-                f"the objective or the space can't be pickled ({type(fault).__name__}: {fault}): make in the "
-                "objective what it needs there, or evaluate in threads, with a ThreadPoolExecutor"
-            )
         if isinstance(error, BrokenExecutor):
             self.broken = error
         tids = sorted(document["tid"] for document in self.documents.values())
@@ -393,7 +382,7 @@ class _Flight:
         )
 
 
-def _evaluate(work: _Parcel | _Reminder, document: Document, readable: dict[str, Any]) -> _Parcel | None:
+def _evaluate(work: _Parcel | _Reminder, task: _Parcel) -> _Parcel | None:
     """In the worker: evaluate a document's hyperparameters, with trials that hold it alone.
 
     None where the worker is reminded of a domain that it does not have.
@@ -404,6 +393,7 @@ def _evaluate(work: _Parcel | _Reminder, document: Document, readable: dict[str,
         raise _LoadError(f"a worker can't load the objective: {error!r}") from error
     if domain is None:
         return None
+    document, readable = task.open()
     trials = Trials(exp_key=document["exp_key"], refresh=False)
     trials._insert_trial_docs([document])
     trials.attachments.update(readable)
@@ -442,6 +432,20 @@ def _is_pool_worker(_pid: int) -> bool:
         and threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
+
+
+def _pack(domain: Domain, executor: Executor) -> _Parcel:
+    """Pickle before the executor does: a process pool may never shut down once that has failed in it."""
+    work = _Parcel(domain)
+    if not isinstance(executor, ThreadPoolExecutor):
+        try:
+            work.packed()
+        except Exception as error:
+            raise ValueError(
+                f"the objective or the space can't be pickled ({type(error).__name__}: {error}): make in the "
+                "objective what it needs there, or evaluate in threads, with a ThreadPoolExecutor"
+            ) from error
+    return work
 
 
 def _portable(error: Exception) -> tuple[type[Exception], tuple[Any, ...], dict[str, Any]]:
