@@ -21,6 +21,7 @@ from hyperopt.base import (
     Trials,
 )
 from hyperopt.exceptions import AllTrialsFailed
+from hyperopt.utils import coarse_utcnow
 
 from hyperopt_hyperband.promotion import FAILED, Done, Outcomes, Promote, Retry, Sample, Wait, decide
 from hyperopt_hyperband.schedule import Budget, Schedule, schedule
@@ -358,6 +359,67 @@ def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> D
     }
     [document] = trials.new_trial_docs([tid], [None], [domain.new_result()], [misc])
     return document  # type: ignore[no-any-return]
+
+
+def unfinished(trials: Trials) -> list[Document]:
+    """The evaluations still to be done, those that were cut short among them, suspects first.
+
+    To be called while none is under way: those marked as running were cut short too.
+    """
+    for document in documents(trials):
+        if document["state"] in (JOB_STATE_RUNNING, JOB_STATE_CANCEL):
+            document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW})
+    trials.refresh()
+    new = [document for document in documents(trials) if document["state"] == JOB_STATE_NEW]
+    return sorted(new, key=lambda document: not is_suspect(document))
+
+
+def is_suspect(document: Document) -> bool:
+    """Whether the evaluation was under way when an executor broke."""
+    return "suspect" in document["misc"]
+
+
+def suspect(document: Document) -> None:
+    """Mark an evaluation as under way when an executor broke."""
+    document["misc"]["suspect"] = 1
+
+
+def is_done(document: Document) -> bool:
+    """Whether the evaluation has finished with a result."""
+    return document["state"] == JOB_STATE_DONE  # type: ignore[no-any-return]
+
+
+def begin(document: Document) -> None:
+    """Mark an evaluation as running."""
+    now = coarse_utcnow()
+    document.update(state=JOB_STATE_RUNNING, book_time=now, refresh_time=now)
+
+
+def finish(document: Document, result: Document) -> None:
+    """Write down an evaluation's result."""
+    document.update(state=JOB_STATE_DONE, result=result, refresh_time=coarse_utcnow())
+
+
+def fail(document: Document, error: BaseException) -> None:
+    """Write down what an evaluation has raised."""
+    document["misc"]["error"] = (str(type(error)), str(error))
+    document.update(state=JOB_STATE_ERROR, refresh_time=coarse_utcnow())
+
+
+def cut_short(trials: Trials) -> None:
+    """Mark the running evaluations as cancelled; `unfinished` brings them back."""
+    for document in documents(trials):
+        if document["state"] == JOB_STATE_RUNNING:
+            document.update(state=JOB_STATE_CANCEL, refresh_time=coarse_utcnow())
+
+
+def attachments(document: Document, trials: Trials) -> dict[str, Any]:
+    """The attachments that an evaluation may read: its own, and those of the rung below."""
+    owners = [document]
+    if "below" in document["misc"].get("hyperband", {}):
+        owners.append({"tid": document["misc"]["hyperband"]["below"]})
+    prefixes = tuple(trials.aname(owner, "") for owner in owners)
+    return {name: value for name, value in trials.attachments.items() if name.startswith(prefixes)}
 
 
 def incumbent(trials: Trials) -> Document:
