@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from hyperopt.base import (
 )
 from hyperopt.exceptions import AllTrialsFailed
 
-from hyperopt_hyperband.promotion import FAILED, Done, Outcomes, decide
-from hyperopt_hyperband.schedule import Budget, Schedule
+from hyperopt_hyperband.promotion import FAILED, Done, Outcomes, Promote, Retry, Sample, Wait, decide
+from hyperopt_hyperband.schedule import Schedule
 
 Document = dict[str, Any]
 Vals = dict[str, list[Any]]
@@ -37,63 +37,85 @@ class History:
 
     Attributes
     ----------
-    outcomes : the brackets that may still be open, oldest first
+    outcomes : the brackets that may still be open, oldest first; their evaluations are documents
     first : for each of them, the tid of the document that opened it
-    configs : the document of each configuration's first evaluation
-    continued : whether the newest stamped document is of this schedule
-    strangers : how many documents of other schedules were seen
+    strangers : how many documents of other schedules have come since
     """
 
     schedule: Schedule
     outcomes: dict[BracketKey, Outcomes]
-    configs: dict[Hashable, Document]
     first: dict[BracketKey, Hashable]
-    continued: bool
     strangers: int
 
-    def add(self, document: Document, loss: float | None = None, interrupted: bool = False) -> None:
+    def add(self, document: Document, interrupted: bool = False) -> None:
         """Take in a stamped document, in the order of the run."""
         stamp = document["misc"]["hyperband"]
-        key, rung, config = (stamp["iteration"], stamp["bracket"]), stamp["rung"], stamp["config"]
-        if key not in self.outcomes:
-            for older in self.outcomes.values():
-                older.closed = True
-            self.outcomes[key] = Outcomes(tuple({} for _ in range(stamp["bracket"] + 1)))
-            self.first[key] = document["tid"]
-        self.configs.setdefault(config, document)
-        outcomes = self.outcomes[key]
+        rung, config = stamp["rung"], stamp["config"]
+        key = stamp["iteration"], stamp["bracket"]
+        outcomes = self.outcomes.get(key) or self._open(key, document["tid"])
+        if outcomes is None:
+            return
         if rung > 0:
             outcomes.closed = True
-        elif config in outcomes.interrupted:
-            outcomes.interrupted.remove(config)
+        elif outcomes.interrupted:
+            outcomes.interrupted.pop(config, None)
         if not interrupted:
-            outcomes.rungs[rung][config] = loss
+            outcomes.rungs[rung][config] = document
         elif rung == 0:
-            outcomes.interrupted.append(config)
+            outcomes.interrupted[config] = document
 
-    def vals(self, config: Hashable) -> Vals:
+    def _open(self, key: BracketKey, tid: Hashable) -> Outcomes | None:
+        """A new bracket, after which no older one draws; None where it is older than all that are open."""
+        if self.outcomes and _order(key) < _order(next(iter(self.outcomes))):
+            return None  # it was complete, though it ended after the oldest open one began
+        for older in self.outcomes.values():
+            older.closed = True
+        self.first[key] = tid
+        self.outcomes[key] = Outcomes(tuple({} for _ in range(key[1] + 1)))
+        return self.outcomes[key]
+
+    def next_action(self) -> tuple[BracketKey, Sample | Retry | Promote]:
+        """The oldest bracket that has something to do does it; where all wait, the next bracket opens."""
+        s_max = self.schedule.brackets[0].s
+        iteration, s = 0, s_max + 1
+        for (iteration, s), outcomes in self.outcomes.items():
+            action = decide(self.schedule.bracket(s), outcomes, loss)
+            if not isinstance(action, Wait | Done):
+                return (iteration, s), action
+        return ((iteration, s - 1) if s > 0 else (iteration + 1, s_max)), Sample()
+
+    def labels(self) -> set[str] | None:
+        """The hyperparameters of the run; None where it has not begun."""
+        for outcomes in self.outcomes.values():
+            for first in (*outcomes.rungs[0].values(), *outcomes.interrupted.values()):
+                return set(first["misc"]["vals"])
+        return None
+
+    def vals(self, key: BracketKey, config: Hashable) -> Vals:
         """The hyperparameters of a configuration, as its first evaluation had them."""
-        return self.configs[config]["misc"]["vals"]  # type: ignore[no-any-return]
+        outcomes = self.outcomes[key]
+        first = outcomes.interrupted.get(config) or outcomes.rungs[0][config]
+        return first["misc"]["vals"]  # type: ignore[no-any-return]
 
-    def rung_0_vals(self, key: BracketKey) -> list[Vals]:
+    def drawn(self, key: BracketKey) -> list[Vals]:
         """The hyperparameters of all configurations of a bracket."""
-        return [self.vals(config) for config in self.outcomes[key].rungs[0]] if key in self.outcomes else []
-
-    def labels(self) -> set[str]:
-        """The hyperparameters of the run, none where it has not begun."""
-        return set(next(reversed(self.configs.values()))["misc"]["vals"]) if self.configs else set()
+        if key not in self.outcomes:
+            return []
+        return [document["misc"]["vals"] for document in self.outcomes[key].rungs[0].values()]
 
     def stamp(self, document: Document, key: BracketKey, rung: int, config: Hashable) -> Document:
         """Write a document's budget and place in the schedule into its misc."""
         self._drop_completed()
-        bracket = self.schedule.bracket(key[1])
-        document["misc"]["budget"] = bracket.rungs[rung].budget
+        schedule = self.schedule
+        document["misc"]["budget"] = schedule.bracket(key[1]).rungs[rung].budget
         document["misc"]["hyperband"] = {
             "iteration": key[0],
             "bracket": key[1],
             "rung": rung,
             "config": config,
-            **_settings(self.schedule),
+            "min_budget": schedule.min_budget,
+            "max_budget": schedule.max_budget,
+            "eta": schedule.eta,
             "since": next(iter(self.first.values()), document["tid"]),
         }
         return document
@@ -102,7 +124,7 @@ class History:
         """Forget the oldest brackets where they are complete, the newest bracket aside."""
         while len(self.outcomes) > 1:
             key = next(iter(self.outcomes))
-            if decide(self.schedule.bracket(key[1]), self.outcomes[key]) != Done():
+            if decide(self.schedule.bracket(key[1]), self.outcomes[key], loss) != Done():
                 return
             del self.outcomes[key], self.first[key]
 
@@ -113,49 +135,58 @@ def read(trials: Trials, schedule: Schedule) -> History:
     Each stamp carries the tid with which the oldest open bracket began at its time, so that reading costs
     the same however long the run is. Documents without a stamp, or of another schedule, are strangers.
     """
-    settings = _settings(schedule)
+    settings = (schedule.min_budget, schedule.max_budget, schedule.eta)
     own: list[Document] = []
-    since = strangers = 0
-    continued = None
-    for document in reversed(documents(trials)):
+    since = None
+    strangers = 0
+    for document in _newest_first(trials):
         stamp = document["misc"].get("hyperband")
         if stamp is None:
             continue
-        is_own = settings.items() <= stamp.items()
-        continued = is_own if continued is None else continued
-        if not is_own:
-            strangers += 1
+        if (stamp["min_budget"], stamp["max_budget"], stamp["eta"]) != settings:
+            strangers += not own
             continue
         if not own:
             since = stamp["since"]
         own.append(document)
         if document["tid"] == since:
             break
-    history = History(schedule, {}, {}, {}, bool(continued), strangers)
+    history = History(schedule, {}, {}, strangers)
     for document in reversed(own):
-        if _order(document) < _order(own[-1]):
-            continue  # its bracket was complete, though it ended after the oldest open one began
-        interrupted = document["state"] == JOB_STATE_RUNNING and not trials.asynchronous
-        history.add(document, loss(document), interrupted)
+        history.add(document, document["state"] == JOB_STATE_RUNNING and not trials.asynchronous)
     return history
+
+
+def _newest_first(trials: Trials) -> Iterator[Document]:
+    newest_first = reversed(_everything(trials))
+    key = trials._exp_key
+    return newest_first if key is None else (doc for doc in newest_first if doc["exp_key"] == key)
+
+
+def _everything(trials: Trials) -> list[Document]:
+    """The documents of a Trials and its other views, those of failed evaluations too."""
+    return getattr(trials, "_dynamic_trials", trials.trials)  # type: ignore[no-any-return]
 
 
 def documents(trials: Trials) -> list[Document]:
     """All documents of a Trials, those of failed evaluations too, which `trials.trials` leaves out."""
-    everything = getattr(trials, "_dynamic_trials", trials.trials)
+    everything = _everything(trials)
     if trials._exp_key is None:
-        return everything  # type: ignore[no-any-return]
+        return everything
     return [document for document in everything if document["exp_key"] == trials._exp_key]
 
 
 def loss(document: Document) -> float | None:
     """The loss of an evaluation: None while it is pending, infinite where it failed."""
     state, result = document["state"], document["result"]
-    if state == JOB_STATE_DONE and result.get("status") == STATUS_OK:
+    status = result.get("status")
+    if state == JOB_STATE_DONE and status == STATUS_OK:
         value = result.get("loss")
-        return float(value) if isinstance(value, float | int | np.number) and math.isfinite(value) else FAILED
+        if type(value) is not float:  # Hyperopt makes it one; another backend may not
+            value = float(value) if isinstance(value, int | np.number) else FAILED
+        return value if math.isfinite(value) else FAILED
     # SparkTrials sets the state a moment before the result.
-    pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result.get("status") == STATUS_NEW
+    pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or status == STATUS_NEW
     return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
 
 
@@ -165,9 +196,9 @@ def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
     Hyperopt counts up from the number of ids that it knows, and a Trials built from documents does not
     know those of failed evaluations.
     """
-    newest = [document["tid"] for document in documents(trials)[-1:]]
+    newest = next(_newest_first(trials), None)
     ids = [i for i in new_ids if isinstance(i, int)]
-    if not newest or len(ids) < len(new_ids) or all(i > newest[0] for i in ids):
+    if newest is None or len(ids) < len(new_ids) or min(ids) > newest["tid"]:
         return new_ids
     first = max(document["tid"] for document in documents(trials)) + 1
     return range(first, first + len(ids))
@@ -180,7 +211,7 @@ def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> D
         "cmd": domain.cmd,
         "workdir": domain.workdir,
         "idxs": {label: [tid] if value else [] for label, value in vals.items()},
-        "vals": {label: list(value) for label, value in vals.items()},
+        "vals": vals,
     }
     [document] = trials.new_trial_docs([tid], [None], [domain.new_result()], [misc])
     return document  # type: ignore[no-any-return]
@@ -215,11 +246,6 @@ def incumbent(trials: Trials) -> Document:
     return min(finished, key=lambda outcome: (-outcome[1]["misc"].get("budget", full), outcome[0]))[1]
 
 
-def _order(document: Document) -> tuple[int, int]:
-    """Orders documents by when their brackets opened."""
-    stamp = document["misc"]["hyperband"]
-    return stamp["iteration"], -stamp["bracket"]
-
-
-def _settings(schedule: Schedule) -> dict[str, Budget]:
-    return {"min_budget": schedule.min_budget, "max_budget": schedule.max_budget, "eta": schedule.eta}
+def _order(key: BracketKey) -> tuple[int, int]:
+    """Orders brackets by when they open."""
+    return key[0], -key[1]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Any
 
 from hyperopt_hyperband.schedule import Bracket
 
@@ -18,13 +19,13 @@ class Outcomes:
 
     Attributes
     ----------
-    rungs : for every rung, the loss of each configuration that entered it; None while it is pending
-    interrupted : configurations whose first evaluation was cut short and has to be repeated
+    rungs : for every rung, the evaluation of each configuration that entered it
+    interrupted : the first evaluations that were cut short and have to be repeated, by configuration
     closed : no more configurations are drawn, though rung 0 may have places left
     """
 
-    rungs: tuple[dict[Hashable, float | None], ...]
-    interrupted: list[Hashable] = field(default_factory=list)
+    rungs: tuple[dict[Hashable, Any], ...]
+    interrupted: dict[Hashable, Any] = field(default_factory=dict)
     closed: bool = False
 
 
@@ -61,32 +62,38 @@ class Done:
 Action = Sample | Retry | Promote | Wait | Done
 
 
-def decide(bracket: Bracket, outcomes: Outcomes) -> Action:
+def decide(bracket: Bracket, outcomes: Outcomes, loss: Callable[[Any], float | None]) -> Action:
     """Choose the next action of a bracket: fill rung 0, then promote, from the highest rung first.
 
     A configuration goes up as soon as it is certain to be among the best n_{i+1} of its rung, whatever the
     unfinished evaluations turn out to be: those that go up are the ones that waiting for all of them would
     choose (Algorithm 1, line 9), in any order of completion. Ties go to the earlier configuration.
+
+    loss : reads the loss of an evaluation, None while it is pending
     """
     if outcomes.interrupted:
-        return Retry(outcomes.interrupted[0])
-    entered = outcomes.rungs[0]
-    if not outcomes.closed and len(entered) < bracket.rungs[0].configurations:
+        return Retry(next(iter(outcomes.interrupted)))
+    entered = len(outcomes.rungs[0])
+    if not outcomes.closed and entered < bracket.rungs[0].configurations:
         return Sample()
 
     promotion = None
-    most = len(entered)  # as many as can still enter the rung
+    most = entered  # as many as can still enter the rung
     for i in range(bracket.s):
-        finished = [(loss, config) for config, loss in outcomes.rungs[i].items() if loss is not None]
-        survivors = sorted(outcome for outcome in finished if outcome[0] < FAILED)
-        unfinished = most - len(finished)
+        promoted = outcomes.rungs[i + 1]
         places = bracket.rungs[i + 1].configurations
-        certain = survivors[: max(0, places - unfinished)]
-        qualified = (config for _, config in certain if config not in outcomes.rungs[i + 1])
-        if (config := next(qualified, None)) is not None:
-            promotion = Promote(config, i + 1)
-        most = min(places, len(survivors) + unfinished)
+        if len(promoted) < places:
+            losses = [(loss(e), config) for config, e in outcomes.rungs[i].items() if config not in promoted]
+            finished = [(value, config) for value, config in losses if value is not None]
+            survivors = [outcome for outcome in finished if outcome[0] < FAILED]
+            unfinished = most - len(promoted) - len(finished)
+            # Those that went up are the best so far: whatever finished since has taken no place from them.
+            if survivors and len(promoted) + unfinished < places:
+                promotion = Promote(min(survivors)[1], i + 1)
+            most = min(places, len(promoted) + len(survivors) + unfinished)
+        else:
+            most = places
     if promotion is not None:
         return promotion
-    finished_at_top = sum(loss is not None for loss in outcomes.rungs[bracket.s].values())
+    finished_at_top = sum(loss(evaluation) is not None for evaluation in outcomes.rungs[bracket.s].values())
     return Done() if finished_at_top == most else Wait()

@@ -4,10 +4,16 @@ from collections import deque
 
 import pytest
 
-from hyperopt_hyperband.promotion import FAILED, Done, Outcomes, Promote, Retry, Sample, Wait, decide
+from hyperopt_hyperband import promotion
+from hyperopt_hyperband.promotion import FAILED, Done, Outcomes, Promote, Retry, Sample, Wait
 from hyperopt_hyperband.schedule import schedule
 
 BRACKET = schedule(1, 9, 3).bracket(2)  # 9 x 1, 3 x 3, 1 x 9
+
+
+def decide(bracket, outcomes):
+    """Here the evaluations are their losses."""
+    return promotion.decide(bracket, outcomes, loss=lambda loss: loss)
 
 
 def outcomes(*rungs, **kwargs):
@@ -50,7 +56,7 @@ def test_a_bracket_without_survivors_ends():
 
 
 def test_an_interrupted_evaluation_is_repeated_first():
-    assert decide(BRACKET, outcomes([1.0] * 5, {}, {}, interrupted=[7])) == Retry(7)
+    assert decide(BRACKET, outcomes([1.0] * 5, {}, {}, interrupted={7: None})) == Retry(7)
 
 
 def test_a_closed_rung_goes_on_with_what_it_has():
