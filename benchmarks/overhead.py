@@ -3,6 +3,7 @@
     python benchmarks/overhead.py                                   every schedule, space and size, minutes
     python benchmarks/overhead.py --sizes 10000 --max-budgets 81 --hyperparameters 6     one cell, seconds
     python benchmarks/overhead.py --workers 64 --ids 8              with 64 pending, eight ids a call
+    python benchmarks/overhead.py --workers 64 --heavy-tail         some evaluations outlast many others
 
 Hyperopt's own loop takes time with the square of the run's length, so the documents are made beforehand:
 real suggestions for three Hyperband iterations, copies of the last one up to a little below the size, and
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
+import heapq
 import json
 import os
 import platform
@@ -25,7 +27,6 @@ import random
 import statistics
 import time
 import tracemalloc
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -66,24 +67,29 @@ class Run:
     """A Hyperband run without an objective: a configuration's losses are set by its place in the iteration.
 
     With one worker, every Hyperband iteration is then the one before it, shifted. Of several pending
-    evaluations the oldest finishes first.
+    evaluations the oldest finishes first; with a heavy tail, an evaluation takes its budget times a
+    lognormal factor, and ten times that in one of fifty.
     """
 
-    def __init__(self, hyperparameters: int, max_budget: int, workers: int, ids: int) -> None:
+    def __init__(
+        self, hyperparameters: int, max_budget: int, workers: int, ids: int, heavy_tail: bool
+    ) -> None:
         self.plan = hyperband.schedule(1, max_budget, ETA)
         self.period = self.plan.evaluations
         self.domain = Domain(lambda _: 0.0, space(hyperparameters, max_budget))
         self.suggest: Suggest = partial(hyperband.suggest, eta=ETA)
-        self.workers, self.ids = workers, ids
+        self.workers, self.ids, self.heavy_tail = workers, ids, heavy_tail
         rng = np.random.default_rng(0)
+        self.slowness = np.exp(0.6 * rng.standard_normal(9973)) * np.where(rng.random(9973) < 0.02, 10, 1)
         self.losses = rng.random((self.period, len(self.plan.brackets))).tolist()
-        self.pending: deque[Document] = deque()
+        self.now = 0.0
+        self.pending: list[tuple[float, int, Document]] = []
         self.documents: list[Document] = []
         self._use(Trials())
 
     def grow(self, size: int) -> None:
         """Go on to so many documents."""
-        copied = size // self.period - 1
+        copied = size // self.period - (10 if self.heavy_tail else 1)
         if copied > 3:
             while len(self.documents) < 3 * self.period:
                 self.step(self.suggest, ids=1, workers=1)
@@ -96,34 +102,41 @@ class Run:
     def step(self, suggest: Suggest, ids: int, workers: int) -> list[Document]:
         """One call of suggest, after as many evaluations have finished as it takes to have free workers."""
         while self.pending and len(self.pending) + ids > workers:
-            self._finish(self.pending.popleft())
+            self._finish()
         tid = len(self.documents)
         new = suggest(range(tid, tid + ids), self.domain, self.trials, tid)
         for document in new:
             document["state"] = JOB_STATE_RUNNING
+            heapq.heappush(self.pending, (self._end(document), document["tid"], document))
         self.documents += new
-        self.pending += new
         return new
 
     def replay(self, evaluations: int, suggest: Suggest) -> None:
         """Go on for so many evaluations, then take them back."""
-        size, pending = len(self.documents), list(self.pending)
-        before = [(document["state"], document["result"]) for document in pending]
+        size, now, pending = len(self.documents), self.now, list(self.pending)
+        before = [(document["state"], document["result"]) for _, _, document in pending]
         for done in range(0, evaluations, self.ids):
             self.step(suggest, min(self.ids, evaluations - done), self.workers)
         del self.documents[size:]
-        for document, (state, result) in zip(pending, before, strict=True):
+        for (_, _, document), (state, result) in zip(pending, before, strict=True):
             document["state"], document["result"] = state, result
-        self.pending = deque(pending)
+        self.now, self.pending = now, pending
 
-    def _finish(self, document: Document) -> None:
+    def _end(self, document: Document) -> float:
+        if not self.heavy_tail:
+            return float(document["tid"])
+        budget: float = document["misc"]["budget"]
+        return self.now + budget * float(self.slowness[document["tid"] % len(self.slowness)])
+
+    def _finish(self) -> None:
+        self.now, _, document = heapq.heappop(self.pending)
         stamp = document["misc"]["hyperband"]
         loss = self.losses[stamp["config"] % self.period][stamp["rung"]]
         document["state"], document["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": loss}
 
     def _extrapolate(self, iterations: int) -> None:
         """Copy the last Hyperband iteration until there are so many; its stamps go on counting."""
-        self._finish(self.pending.popleft())
+        self._finish()
         for tid in range(len(self.documents), iterations * self.period):
             last, earlier = self.documents[tid - self.period], self.documents[tid - 2 * self.period]
             misc, stamps = last["misc"], [d["misc"]["hyperband"] for d in (last, earlier)]
@@ -236,6 +249,7 @@ def main() -> None:
     parser.add_argument("--hyperparameters", type=int, nargs="+", default=[2, 6, 20])
     parser.add_argument("--workers", type=int, default=1, help="evaluations pending at a time")
     parser.add_argument("--ids", type=int, default=1, help="ids a call, up to --workers")
+    parser.add_argument("--heavy-tail", action="store_true", help="for --workers: not the oldest ends first")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tpe-to", type=int, default=1_000, help="largest size for TPE; 0: without TPE")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -249,7 +263,8 @@ def main() -> None:
     for hyperparameters in arguments.hyperparameters:
         for max_budget in arguments.max_budgets:
             for size in arguments.sizes:
-                run = Run(hyperparameters, max_budget, max(arguments.workers, arguments.ids), arguments.ids)
+                workers = max(arguments.workers, arguments.ids)
+                run = Run(hyperparameters, max_budget, workers, arguments.ids, arguments.heavy_tail)
                 run.grow(size)
                 row = {
                     "max_budget": max_budget,
@@ -269,6 +284,7 @@ def main() -> None:
         | {name: version(name) for name in ("hyperopt", "hyperopt-hyperband", "numpy")},
         "workers": arguments.workers,
         "ids": arguments.ids,
+        "heavy_tail": arguments.heavy_tail,
         "repeats": arguments.repeats,
         "rows": rows,
     }
