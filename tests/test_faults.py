@@ -57,6 +57,51 @@ def test_every_promise_holds_when_the_process_dies(simulation):
         ), "an evaluation that was cut short is issued again"
 
 
+class Script:
+    """Stands in for the simulation's random numbers: takes the written choices, then always the first."""
+
+    def __init__(self, choices):
+        self.choices, self.taken = choices, []
+
+    def choice(self, options):
+        i = self.choices[len(self.taken)] if len(self.taken) < len(self.choices) else 0
+        self.taken.append((i, len(options)))
+        return options[i]
+
+    def random(self):
+        return 0.0
+
+    def randint(self, low, high):
+        return high
+
+
+def every_script():
+    """Scripts, each used before the next is asked for, until there is no other way to choose."""
+    choices = []
+    while choices is not None:
+        yield (script := Script(choices))
+        while script.taken and script.taken[-1][0] == script.taken[-1][1] - 1:
+            script.taken.pop()
+        choices = [i for i, _ in script.taken]
+        choices = [*choices[:-1], choices[-1] + 1] if choices else None
+
+
+@pytest.mark.parametrize(("workers", "ids", "seed"), [(2, 2, 0), (2, 2, 1), (3, 1, 2), (3, 3, 3), (6, 1, 4)])
+def test_every_order_in_which_suggest_s_evaluations_can_finish_promotes_the_same(workers, ids, seed):
+    promoted, orders = set(), 0
+    for script in every_script():
+        simulation = Simulation(
+            max_budget=3, workers=workers, ids=ids, iterations=1, faults=0.3, ties=3, seed=seed
+        )
+        simulation.rng = script
+        simulation.run().check()
+        ups = [doc for doc in simulation.docs if doc["misc"]["hyperband"]["rung"] > 0]
+        promoted.add(tuple(repr(sorted(without_budget(doc).items())) for doc in ups))
+        orders += 1
+    assert len(promoted) == 1
+    assert orders > 10
+
+
 @pytest.mark.parametrize("budgets", [(5, 5), (5, 9), (1, 1)])
 def test_one_rung_only(budgets):
     simulation = Simulation(*budgets, eta=4, workers=5, ids=3, faults=0.3).run().check()

@@ -1,5 +1,6 @@
 import itertools
 import random
+from collections import deque
 
 import pytest
 
@@ -100,3 +101,90 @@ def test_any_order_of_completion_promotes_what_the_synchronous_rule_does(seed):
             config, rung = pending.pop(rng.randrange(len(pending)))
             state.rungs[rung][config] = losses[rung][config]
     assert [set(rung) for rung in state.rungs] == synchronous(bracket, losses)
+
+
+def states(bracket, losses):
+    """Every state that any order of issuing and finishing evaluations can bring about, and its action."""
+    start = tuple({} for _ in bracket.rungs)
+    seen, queue = set(), deque([start])
+    while queue:
+        rungs = queue.popleft()
+        key = tuple(frozenset(rung.items()) for rung in rungs)
+        if key in seen:
+            continue
+        seen.add(key)
+        action = decide(bracket, Outcomes(rungs))
+        yield rungs, action
+        following = [(config, i, losses[i][config]) for i, config in pending(rungs)]
+        match action:
+            case Sample():
+                following.append((len(rungs[0]), 0, None))
+            case Promote(config, i):
+                assert config not in rungs[i], "goes up once"
+                following.append((config, i, None))
+        for config, i, loss in following:
+            queue.append((*rungs[:i], {**rungs[i], config: loss}, *rungs[i + 1 :]))
+
+
+def pending(rungs):
+    return [(i, config) for i, rung in enumerate(rungs) for config, loss in rung.items() if loss is None]
+
+
+SMALL = schedule(1, 4, 2).bracket(2)  # 4 x 1, 2 x 2, 1 x 4
+LATER = [[0, 1, 2, 3], [3, 2, 1, 0], [0, 0, 0, 0], [FAILED, 0, FAILED, 0], [FAILED] * 4]
+
+
+@pytest.mark.parametrize("later", LATER)
+def test_every_order_of_completion_promotes_what_the_synchronous_rule_does(later):
+    for first in itertools.product([0, 1, FAILED], repeat=4):
+        losses = [first, later, [0] * 4]
+        goes_up = synchronous(SMALL, losses)
+        for rungs, action in states(SMALL, losses):
+            assert all(set(rung) <= up for rung, up in zip(rungs, goes_up, strict=True))
+            match action:
+                case Done():
+                    assert [set(rung) for rung in rungs] == goes_up
+                    assert not pending(rungs)
+                case Wait():
+                    assert pending(rungs), "waits for nothing"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [range(9), [5, 0, 5, 1, 5, 0, 1, 5, 1], [FAILED] * 6 + [2, 1, 1], [FAILED, 3] * 4 + [0]],
+)
+def test_every_order_of_completion_of_nine_configurations_ends_alike(first):
+    losses = [first, [4, 1, 1, FAILED, 4, 1, 3, 2, 1], [0] * 9]
+    goes_up = synchronous(BRACKET, losses)
+    ends = 0
+    for rungs, action in states(BRACKET, losses):
+        assert all(set(rung) <= up for rung, up in zip(rungs, goes_up, strict=True))
+        if action == Done():
+            assert [set(rung) for rung in rungs] == goes_up
+            ends += 1
+    assert ends
+
+
+def sure(bracket, rungs):
+    """Who goes up under the synchronous rule whatever the unknown losses are: each the best, or failed."""
+    count = bracket.rungs[0].configurations
+    unknown = [(i, c) for i, rung in enumerate(rungs[:-1]) for c in range(count) if rung.get(c) is None]
+    always = [set(range(count)) for _ in bracket.rungs]
+    for fates in itertools.product([-1, FAILED], repeat=len(unknown)):
+        losses = [[rung.get(c) for c in range(count)] for rung in rungs]
+        for (i, config), fate in zip(unknown, fates, strict=True):
+            losses[i][config] = fate
+        always = [a & b for a, b in zip(always, synchronous(bracket, losses), strict=True)]
+    return always
+
+
+@pytest.mark.parametrize("first", [[0, 1, 2, 3], [1, 1, 0, 0], [FAILED, 1, FAILED, 0]])
+@pytest.mark.parametrize("later", LATER[1:4])
+def test_who_is_sure_to_go_up_goes_up_at_once(first, later):
+    for rungs, action in states(SMALL, [first, later, [0] * 4]):
+        if len(rungs[0]) == 4:
+            waiting = [set(s) - set(rung) for s, rung in zip(sure(SMALL, rungs), rungs, strict=True)]
+            assert isinstance(action, Promote) == any(waiting)
+            if isinstance(action, Promote):
+                assert action.config in waiting[action.rung]
+                assert not any(waiting[action.rung + 1 :]), "the highest rung first"
