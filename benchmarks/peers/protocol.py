@@ -43,7 +43,8 @@ class Task:
         os.dup2(2, 1)
         self._lock = threading.Lock()
         self.__dict__.update(json.loads(sys.stdin.readline()))
-        self._send({"python": platform.python_version()} | {name: version(name) for name in packages})
+        versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+        self._send({"versions": versions})
 
     def evaluate(self, params: Params, budget: float, continued: bool = False) -> float:
         """The loss of the active parameters at a budget.

@@ -1,0 +1,298 @@
+"""Tables and picture of the suite's runs.
+
+Regret of a run at a total: the noise-free loss at max_budget of its incumbent then, less the optimum (or less
+the best score of any run, where only that is known). Ranks are by mean regret over seeds, ties sharing the
+mean of their ranks. The speed-up is TPE's total over another algorithm's, each counted until the median
+regret over seeds first comes down to the one that TPE has at the target's total.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from problems import Problem
+
+Record = dict[str, Any]
+Runs = Mapping[str, Mapping[str, Sequence[Record]]]
+"""Records of runs, by problem and algorithm."""
+UNITS = {"spent": "Total budget", "continued": "Total budget, continued training"}
+"""A record's curve holds points [spent, continued, score]."""
+GRID = [float(f"{total:.4g}") for total in np.geomspace(0.5, 200, 160)]
+"""The totals at which curves are drawn and compared."""
+COLORS = {"bohb": "#D55E00", "hyperband": "#0072B2", "tpe": "#000000", "random": "#999999"}
+MORE_COLORS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A", "#7B3294", "#66A61E")
+
+
+def regrets(run: Record, totals: Iterable[float], unit: str, optimum: float) -> list[float]:
+    """Regret at each total; NaN before the first incumbent and after the end of the run."""
+    spent = [point[list(UNITS).index(unit)] for point in run["curve"]]
+    found = []
+    for total in totals:
+        count = int(np.searchsorted(spent, total + 1e-6, side="right"))
+        known = count > 0 and total <= run[unit] + 1e-6
+        found.append(run["curve"][count - 1][2] - optimum if known else math.nan)
+    return found
+
+
+def lowest(problem: Problem, cells: Mapping[str, Sequence[Record]]) -> float:
+    """The score to which regrets refer."""
+    if problem.exact:
+        return problem.optimum
+    seen = (point[2] for runs in cells.values() for run in runs for point in run["curve"])
+    return float(min(problem.optimum, *seen))
+
+
+def mean_and_spread(values: Iterable[float]) -> list[float] | None:
+    """Mean and standard deviation over seeds; None where a run is missing one."""
+    values = list(values)
+    if any(map(math.isnan, values)):
+        return None
+    return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]
+
+
+def median_curve(runs: Sequence[Record], unit: str, optimum: float) -> list[float]:
+    """Median regret over seeds along the grid; NaN where half of the runs or fewer have one."""
+    columns = np.array([regrets(run, GRID, unit, optimum) for run in runs]).T
+    return [
+        float(np.nanmedian(column)) if 2 * np.isfinite(column).sum() > len(runs) else math.nan
+        for column in columns
+    ]
+
+
+def speed_up(own: Sequence[float], tpe: Sequence[float], target: float) -> float | None:
+    """TPE's total over one's own; None where its regret at the target's total was never reached."""
+    regret = tpe[int(np.searchsorted(GRID, target + 1e-6)) - 1]
+
+    def reached(curve: Sequence[float]) -> float | None:
+        return next((total for total, value in zip(GRID, curve, strict=True) if value <= regret), None)
+
+    ours, theirs = reached(own), reached(tpe)
+    return None if ours is None or theirs is None else theirs / ours
+
+
+def average_ranks(regret: Record, names: Sequence[str], column: int) -> dict[str, list[float] | None]:
+    """For each algorithm, its rank averaged over the problems that it has results for, and their number."""
+    ranks: dict[str, list[float]] = {name: [] for name in names}
+    for cells in regret.values():
+        means = {name: cell[column][0] for name, cell in cells.items() if cell[column] is not None}
+        for name, mean in means.items():
+            below = sum(other < mean for other in means.values())
+            equal = sum(other == mean for other in means.values())
+            ranks[name].append(below + (equal + 1) / 2)
+    return {name: [float(np.mean(found)), len(found)] if found else None for name, found in ranks.items()}
+
+
+def summarize(
+    runs: Runs, problems: Mapping[str, Problem], totals: Sequence[float], targets: Sequence[float]
+) -> Record:
+    """All figures. Targets are TPE's totals: speed-ups compare with its regret there."""
+    names = list(dict.fromkeys(name for cells in runs.values() for name in cells))
+    optima = {problem: lowest(problems[problem], cells) for problem, cells in runs.items()}
+    everything = [(name, run) for cells in runs.values() for name, found in cells.items() for run in found]
+    summary: Record = {
+        "date": datetime.date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "versions": {name: run["versions"] for name, run in reversed(everything)},
+        "totals": list(totals),
+        "targets": list(targets),
+        "optima": optima,
+        "seeds": {
+            problem: {name: len(found) for name, found in cells.items()} for problem, cells in runs.items()
+        },
+        "time": {
+            name: times([(problems[run["problem"]], run) for other, run in everything if other == name])
+            for name in names
+        },
+    }
+    for unit in UNITS:
+        regret = {
+            problem: {
+                name: [
+                    mean_and_spread(regrets(run, [total], unit, optima[problem])[0] for run in found)
+                    for total in [*totals, *(targets if name == "tpe" else ())]
+                ]
+                for name, found in cells.items()
+            }
+            for problem, cells in runs.items()
+        }
+        curves = {
+            problem: {name: median_curve(found, unit, optima[problem]) for name, found in cells.items()}
+            for problem, cells in runs.items()
+        }
+        summary[unit] = {
+            "regret": regret,
+            "rank": [average_ranks(regret, names, column) for column in range(len(totals))],
+            "speed_up": {
+                problem: {
+                    name: [speed_up(curve, cells["tpe"], target) for target in targets]
+                    for name, curve in cells.items()
+                }
+                for problem, cells in curves.items()
+                if "tpe" in cells
+            },
+            "median_curves": curves,
+        }
+    summary["grid"] = GRID
+    return summary
+
+
+def times(runs: Sequence[tuple[Problem, Record]]) -> Record:
+    """Milliseconds an evaluation: the whole run's where nothing is trained, and those of suggest."""
+    found: Record = {}
+    whole = [1000 * run["seconds"] / run["evaluations"] for problem, run in runs if not problem.trains]
+    if whole:
+        found["run"] = float(np.median(whole))
+    for key in ("suggest", "suggest_sample", "tpe_sample"):
+        if measured := [run["suggest_ms"][key] for _, run in runs if key in run["suggest_ms"]]:
+            found[key] = float(np.mean(measured))
+    if "tpe_sample" in found:
+        found["ratio"] = found["suggest_sample"] / found["tpe_sample"]
+    return found
+
+
+def markdown(summary: Record, labels: Mapping[str, str], left_out: Mapping[str, str]) -> str:
+    """The tables."""
+    names = list(summary["time"])
+    heads = [labels.get(name, name) for name in names]
+    totals, targets, spent = summary["totals"], summary["targets"], summary["spent"]
+    compared, longest = totals[len(totals) // 2], targets[-1]
+    lines = [
+        "# Suite",
+        "",
+        f"{summary['date']}, {summary['machine']}. Totals in multiples of max_budget. Regret of the "
+        "incumbent: mean ± standard deviation over seeds (how many, where it is fewer than 10).",
+        "",
+        "## Average rank by mean regret (over so many problems)",
+        "",
+    ]
+    head = [""] + [f"{total:g} x" for total in totals] + [f"{total:g} x, continued" for total in totals]
+    head += [f"problems where {compared:g} x is as good as tpe at {longest:g} x"]
+    rows = []
+    for name, label in zip(names, heads, strict=True):
+        ranks = [ranks[name] for unit in UNITS for ranks in summary[unit]["rank"]]
+        cells = [f"{rank[0]:.2f} ({rank[1]:.0f})" if rank else "" for rank in ranks]
+        rows.append([label, *cells, as_good_as_tpe(spent["regret"], name, len(totals) // 2)])
+    lines += table(head, rows)
+    for column, total in enumerate(totals):
+        rows = []
+        for problem, regret in spent["regret"].items():
+            best = min((cell[column][0] for cell in regret.values() if cell[column]), default=math.nan)
+            row = [problem]
+            for name in names:
+                cell = regret[name][column] if name in regret else None
+                if cell is None:
+                    row.append("")
+                    continue
+                text = f"{cell[0]:.3g} ± {cell[1]:.2g}"
+                seeds = summary["seeds"][problem][name]
+                row.append(
+                    (f"**{text}**" if cell[0] == best else text) + (f" ({seeds})" if seeds < 10 else "")
+                )
+            longer = regret["tpe"][-1] if "tpe" in regret else None
+            rows.append([*row, f"{longer[0]:.3g}" if longer else ""])
+        lines += ["", f"## Regret at {total:g} x", ""]
+        lines += table(["", *heads, f"tpe at {longest:g} x"], rows)
+    lines += [
+        "",
+        f"## TPE's total over the algorithm's, for TPE's median regret at {targets[0]:g} x, at {longest:g} x",
+        "",
+    ]
+    rows = [
+        [problem, *(", ".join(f"{r:.1f}" if r else "-" for r in cells.get(name, [])) for name in names)]
+        for problem, cells in spent["speed_up"].items()
+    ]
+    lines += table(["", *heads], rows)
+    lines += ["", "## Milliseconds an evaluation, where nothing is trained", ""]
+    keys = ("run", "suggest", "suggest_sample", "tpe_sample", "ratio")
+    rows = [
+        [
+            label,
+            *(f"{summary['time'][name][key]:.2f}" if key in summary["time"][name] else "" for key in keys),
+        ]
+        for name, label in zip(names, heads, strict=True)
+    ]
+    lines += table(
+        ["", "whole run", "suggest", "suggest, each tenth", "tpe.suggest on the same trials", "ratio"], rows
+    )
+    lines += ["", "## Versions", ""]
+    for name, label in zip(names, heads, strict=True):
+        numbers = (f"{package} {number}" for package, number in summary["versions"][name].items())
+        lines.append(f"- {label}: {', '.join(numbers)}")
+    lines += [f"- {labels.get(name, name)} is left out: {reason}" for name, reason in left_out.items()]
+    return "\n".join(lines) + "\n"
+
+
+def as_good_as_tpe(regret: Record, name: str, column: int) -> str:
+    """On how many problems the mean regret at a total is at most TPE's at the last target."""
+    pairs = [
+        (cells[name][column][0], cells["tpe"][-1][0])
+        for cells in regret.values()
+        if name in cells and cells[name][column] and "tpe" in cells and cells["tpe"][-1]
+    ]
+    return f"{sum(own <= tpe for own, tpe in pairs)} of {len(pairs)}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
+
+
+def draw(summary: Record, labels: Mapping[str, str], path: Path) -> None:
+    """Median regret against total budget, problem by problem."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    more = itertools.cycle(MORE_COLORS)
+    colors = {name: COLORS.get(name) or next(more) for name in summary["time"]}
+    curves = summary["spent"]["median_curves"]
+    columns = min(4, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.3 * columns, 2.5 * rows + 0.8), layout="constrained", squeeze=False
+    )
+    handles = {}
+    for ax, (problem, by_name) in zip(axes.flat, curves.items(), strict=False):
+        for name, curve in by_name.items():
+            above = [value if value > 0 else math.nan for value in curve]
+            width = 2.2 if name in ("bohb", "hyperband") else 1.1
+            [handles[name]] = ax.plot(
+                summary["grid"], above, color=colors[name], lw=width, zorder=2 + (name == "bohb")
+            )
+        ax.set(xscale="log", yscale="log", xlim=(1, summary["targets"][-1]))
+        ax.set_title(problem, fontsize=9)
+        ax.tick_params(which="both", labelsize=7)
+        ax.grid(alpha=0.3)
+    for ax in list(axes.flat)[len(curves) :]:
+        ax.axis("off")
+    figure.legend(
+        [handles[name] for name in colors],
+        [labels.get(name, name) for name in colors],
+        loc="outside lower center",
+        ncols=6,
+        fontsize=8,
+        frameon=False,
+    )
+    figure.supxlabel("total budget, multiples of max_budget", fontsize=9)
+    figure.supylabel("regret of the incumbent, median over seeds", fontsize=9)
+    figure.savefig(path, dpi=75)
+    plt.close(figure)
+
+
+def rounded(value: Any) -> Any:
+    """The same in four digits, with None for NaN: plain JSON, and short."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    if isinstance(value, float):
+        return None if math.isnan(value) else float(f"{value:.4g}")
+    return value
