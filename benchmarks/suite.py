@@ -351,6 +351,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="where table and picture go")
     parser.add_argument("--no-runs", action="store_true", help="only summarise what is stored")
     options = parser.parse_args(argv)
+    known = {*HYPEROPT, *PEERS}
+    if unknown := [name for name in options.algorithms if name not in known and "=" not in name]:
+        parser.error(f"--algorithms {' '.join(unknown)}: pass some of {', '.join(sorted(known))}")
+    if unknown := [name for name in options.problems if name not in all_problems()]:
+        parser.error(f"--problems {' '.join(unknown)}: pass some of {', '.join(all_problems())}")
     places = Places(options.environments.resolve(), options.runs.resolve(), options.limit)
     if options.install:
         install(options.install, places)

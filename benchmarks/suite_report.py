@@ -138,9 +138,9 @@ def summarize(
                 for problem, cells in curves.items()
                 if "tpe" in cells
             },
-            "median_curves": curves,
         }
-    summary["grid"] = GRID
+        if unit == "spent":
+            summary["grid"], summary["median_curves"] = GRID, curves
     return summary
 
 
@@ -253,7 +253,7 @@ def draw(summary: Record, labels: Mapping[str, str], path: Path) -> None:
 
     more = itertools.cycle(MORE_COLORS)
     colors = {name: COLORS.get(name) or next(more) for name in summary["time"]}
-    curves = summary["spent"]["median_curves"]
+    curves = summary["median_curves"]
     columns = min(4, len(curves))
     rows = math.ceil(len(curves) / columns)
     figure, axes = plt.subplots(
@@ -276,7 +276,7 @@ def draw(summary: Record, labels: Mapping[str, str], path: Path) -> None:
     figure.legend(
         [handles[name] for name in colors],
         [labels.get(name, name) for name in colors],
-        loc="outside lower center",
+        loc="outside upper center",
         ncols=6,
         fontsize=8,
         frameon=False,
