@@ -145,9 +145,9 @@ def summarize(
 
 
 def times(runs: Sequence[tuple[Problem, Record]]) -> Record:
-    """Milliseconds an evaluation: the whole run's where nothing is trained, and those of suggest."""
+    """CPU milliseconds an evaluation: the whole run's where nothing is trained, and those of suggest."""
     found: Record = {}
-    whole = [1000 * run["seconds"] / run["evaluations"] for problem, run in runs if not problem.trains]
+    whole = [1000 * run["cpu_seconds"] / run["evaluations"] for problem, run in runs if not problem.trains]
     if whole:
         found["run"] = float(np.median(whole))
     for key in ("suggest", "suggest_sample", "tpe_sample"):
@@ -210,7 +210,7 @@ def markdown(summary: Record, labels: Mapping[str, str], left_out: Mapping[str, 
         for problem, cells in spent["speed_up"].items()
     ]
     lines += table(["", *heads], rows)
-    lines += ["", "## Milliseconds an evaluation, where nothing is trained", ""]
+    lines += ["", "## CPU milliseconds an evaluation (whole run: where nothing is trained)", ""]
     keys = ("run", "suggest", "suggest_sample", "tpe_sample", "ratio")
     rows = [
         [
