@@ -142,7 +142,7 @@ class Run:
         self.evaluations += 1
         if (budget, -loss) > (self._incumbent[0], -self._incumbent[1]):
             self._incumbent = (budget, loss)
-            score = float(f"{problem.score(params):.6g}")
+            score = float(f"{problem.score(params):.8g}")
             if not self.curve or self.curve[-1][2] != score:
                 self.curve.append([round(self.spent, 3), round(self.continued, 3), score])
         return loss
