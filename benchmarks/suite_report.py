@@ -160,74 +160,36 @@ def times(runs: Sequence[tuple[Problem, Record]]) -> Record:
 
 def markdown(summary: Record, labels: Mapping[str, str], left_out: Mapping[str, str]) -> str:
     """The tables."""
-    names = list(summary["time"])
-    heads = [labels.get(name, name) for name in names]
-    totals, targets, spent = summary["totals"], summary["targets"], summary["spent"]
-    compared, longest = totals[len(totals) // 2], targets[-1]
+    heads = {name: labels.get(name, name) for name in summary["time"]}
     lines = [
         "# Suite",
         "",
         f"{summary['date']}, {summary['machine']}. Totals in multiples of max_budget. Regret of the "
         "incumbent: mean ± standard deviation over seeds (how many, where it is fewer than 10).",
         "",
-        "## Average rank by mean regret (over so many problems)",
-        "",
+        *rank_table(summary, heads),
     ]
-    head = [""] + [f"{total:g} x" for total in totals] + [f"{total:g} x, continued" for total in totals]
-    head += [f"problems where {compared:g} x is as good as tpe at {longest:g} x"]
-    rows = []
-    for name, label in zip(names, heads, strict=True):
-        ranks = [ranks[name] for unit in UNITS for ranks in summary[unit]["rank"]]
-        cells = [f"{rank[0]:.2f} ({rank[1]:.0f})" if rank else "" for rank in ranks]
-        rows.append([label, *cells, as_good_as_tpe(spent["regret"], name, len(totals) // 2)])
-    lines += table(head, rows)
-    for column, total in enumerate(totals):
-        rows = []
-        for problem, regret in spent["regret"].items():
-            best = min((cell[column][0] for cell in regret.values() if cell[column]), default=math.nan)
-            row = [problem]
-            for name in names:
-                cell = regret[name][column] if name in regret else None
-                if cell is None:
-                    row.append("")
-                    continue
-                text = f"{cell[0]:.3g} ± {cell[1]:.2g}"
-                seeds = summary["seeds"][problem][name]
-                row.append(
-                    (f"**{text}**" if cell[0] == best else text) + (f" ({seeds})" if seeds < 10 else "")
-                )
-            longer = regret["tpe"][-1] if "tpe" in regret else None
-            rows.append([*row, f"{longer[0]:.3g}" if longer else ""])
-        lines += ["", f"## Regret at {total:g} x", ""]
-        lines += table(["", *heads, f"tpe at {longest:g} x"], rows)
-    lines += [
-        "",
-        f"## TPE's total over the algorithm's, for TPE's median regret at {targets[0]:g} x, at {longest:g} x",
-        "",
-    ]
-    rows = [
-        [problem, *(", ".join(f"{r:.1f}" if r else "-" for r in cells.get(name, [])) for name in names)]
-        for problem, cells in spent["speed_up"].items()
-    ]
-    lines += table(["", *heads], rows)
-    lines += ["", "## CPU milliseconds an evaluation (whole run: where nothing is trained)", ""]
-    keys = ("run", "suggest", "suggest_sample", "tpe_sample", "ratio")
-    rows = [
-        [
-            label,
-            *(f"{summary['time'][name][key]:.2f}" if key in summary["time"][name] else "" for key in keys),
-        ]
-        for name, label in zip(names, heads, strict=True)
-    ]
-    lines += table(
-        ["", "whole run", "suggest", "suggest, each tenth", "tpe.suggest on the same trials", "ratio"], rows
-    )
-    lines += ["", "## Versions", ""]
-    for name, label in zip(names, heads, strict=True):
+    for column in range(len(summary["totals"])):
+        lines += ["", *regret_table(summary, heads, column)]
+    lines += ["", *speed_up_table(summary, heads), "", *time_table(summary, heads), "", "## Versions", ""]
+    for name, head in heads.items():
         numbers = (f"{package} {number}" for package, number in summary["versions"][name].items())
-        lines.append(f"- {label}: {', '.join(numbers)}")
+        lines.append(f"- {head}: {', '.join(numbers)}")
     lines += [f"- {labels.get(name, name)} is left out: {reason}" for name, reason in left_out.items()]
     return "\n".join(lines) + "\n"
+
+
+def rank_table(summary: Record, heads: Mapping[str, str]) -> list[str]:
+    totals = summary["totals"]
+    middle = len(totals) // 2
+    rows = []
+    for name, head in heads.items():
+        ranks = [ranks[name] for unit in UNITS for ranks in summary[unit]["rank"]]
+        cells = [f"{rank[0]:.2f} ({rank[1]:.0f})" if rank else "" for rank in ranks]
+        rows.append([head, *cells, as_good_as_tpe(summary["spent"]["regret"], name, middle)])
+    columns = [f"{total:g} x{unit}" for unit in ("", ", continued") for total in totals]
+    aim = f"problems where {totals[middle]:g} x is as good as tpe at {summary['targets'][-1]:g} x"
+    return ["## Average rank by mean regret (over so many problems)", "", *table(["", *columns, aim], rows)]
 
 
 def as_good_as_tpe(regret: Record, name: str, column: int) -> str:
@@ -238,6 +200,57 @@ def as_good_as_tpe(regret: Record, name: str, column: int) -> str:
         if name in cells and cells[name][column] and "tpe" in cells and cells["tpe"][-1]
     ]
     return f"{sum(own <= tpe for own, tpe in pairs)} of {len(pairs)}"
+
+
+def regret_table(summary: Record, heads: Mapping[str, str], column: int) -> list[str]:
+    rows = []
+    for problem, regret in summary["spent"]["regret"].items():
+        found = {name: cells[column] for name, cells in regret.items() if cells[column]}
+        best = min((mean for mean, _ in found.values()), default=math.nan)
+        row = [problem]
+        for name in heads:
+            if name not in found:
+                row.append("")
+                continue
+            mean, spread = found[name]
+            text = f"{mean:.3g} ± {spread:.2g}"
+            seeds = summary["seeds"][problem][name]
+            row.append((f"**{text}**" if mean == best else text) + (f" ({seeds})" if seeds < 10 else ""))
+        longer = regret["tpe"][-1] if "tpe" in regret else None
+        rows.append([*row, f"{longer[0]:.3g}" if longer else ""])
+    last = f"tpe at {summary['targets'][-1]:g} x"
+    return [f"## Regret at {summary['totals'][column]:g} x", "", *table(["", *heads.values(), last], rows)]
+
+
+def speed_up_table(summary: Record, heads: Mapping[str, str]) -> list[str]:
+    """By problem, and the median over problems, where a regret never reached counts as none."""
+    speed_ups, (early, late) = summary["spent"]["speed_up"], summary["targets"]
+    rows = [
+        [problem, *(", ".join(map(_ratio, cells.get(name, []))) for name in heads)]
+        for problem, cells in speed_ups.items()
+    ]
+    medians = ["median"]
+    for name in heads:
+        pairs = [cells[name] for cells in speed_ups.values() if name in cells]
+        ratios = [float(np.median([ratio or 0 for ratio in column])) for column in zip(*pairs, strict=True)]
+        medians.append(", ".join(map(_ratio, ratios)))
+    title = f"## TPE's total over the algorithm's, for TPE's median regret at {early:g} x, at {late:g} x"
+    return [title, "", *table(["", *heads.values()], [*rows, medians])]
+
+
+def _ratio(ratio: float | None) -> str:
+    return f"{ratio:.1f}" if ratio else "-"
+
+
+def time_table(summary: Record, heads: Mapping[str, str]) -> list[str]:
+    keys = ("run", "suggest", "suggest_sample", "tpe_sample", "ratio")
+    columns = ["whole run", "suggest", "suggest, each tenth", "tpe.suggest on the same trials", "ratio"]
+    rows = []
+    for name, head in heads.items():
+        time = summary["time"][name]
+        rows.append([head, *(f"{time[key]:.2f}" if key in time else "" for key in keys)])
+    title = "## CPU milliseconds an evaluation (whole run: where nothing is trained)"
+    return [title, "", *table(["", *columns], rows)]
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
