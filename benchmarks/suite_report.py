@@ -79,10 +79,15 @@ def speed_up(own: Sequence[float], tpe: Sequence[float], target: float) -> float
 
 
 def average_ranks(regret: Record, names: Sequence[str], column: int) -> dict[str, list[float] | None]:
-    """For each algorithm, its rank averaged over the problems that it has results for, and their number."""
+    """For each algorithm, its rank averaged over the problems that it ran on, and their number.
+
+    A problem counts where all algorithms that ran on it got as far as the total.
+    """
     ranks: dict[str, list[float]] = {name: [] for name in names}
     for cells in regret.values():
-        means = {name: cell[column][0] for name, cell in cells.items() if cell[column] is not None}
+        if any(cell[column] is None for cell in cells.values()):
+            continue
+        means = {name: cell[column][0] for name, cell in cells.items()}
         for name, mean in means.items():
             below = sum(other < mean for other in means.values())
             equal = sum(other == mean for other in means.values())

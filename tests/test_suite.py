@@ -256,10 +256,11 @@ def test_a_speed_up_compares_when_the_same_regret_was_first_reached():
     assert suite_report.speed_up([1.0] * len(grid), tpe, 100) is None
 
 
-def test_ties_share_their_ranks():
+def test_ties_share_their_ranks_and_a_problem_counts_where_all_got_so_far():
     regret = {
-        "a": {"x": [[1.0, 0.0]], "y": [[1.0, 0.0]], "z": [[2.0, 0.0]]},
-        "b": {"x": [[3.0, 0.0]], "y": [None]},
+        "one": {"x": [[1.0, 0.0]], "y": [[1.0, 0.0]], "z": [[2.0, 0.0]]},
+        "two": {"x": [[3.0, 0.0]], "y": [[1.0, 0.0]]},
+        "three": {"x": [[3.0, 0.0]], "y": [None]},
     }
     ranks = suite_report.average_ranks(regret, ["x", "y", "z", "w"], 0)
-    assert ranks == {"x": [1.25, 2], "y": [1.5, 1], "z": [3, 1], "w": None}
+    assert ranks == {"x": [1.75, 2], "y": [1.25, 2], "z": [3, 1], "w": None}
