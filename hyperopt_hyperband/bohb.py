@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -89,49 +88,46 @@ def draw(
 ) -> Vals | None:
     """The model's draw; None as long as nothing has finished at max_budget, or there is nothing to tune."""
     space = encoding.axes(domain, label)
-    finished = sorted((each for each in evidence if each.loss is not None), key=_order)
-    if all(axis.budget for axis in space) or not any(
-        each.loss != FAILED and each.budget >= max_budget for each in finished
-    ):
+    evidence = sorted(evidence, key=_order)
+    finished = sum(each.loss is not None for each in evidence)
+    succeeded = sum(each.loss is not None and each.loss < FAILED for each in evidence)
+    if all(axis.budget for axis in space) or not succeeded or evidence[0].budget < max_budget:
         return None
     rng = np.random.default_rng(seed)
-    best = [each for each in finished if each.loss != FAILED]
-    parents = _distinct(encoding.matrix(space, [each.vals for each in best]))
-    if len(finished) > LEARNED_FROM:  # the best of them, and some of the others
-        half = LEARNED_FROM // 2
-        others = np.sort(rng.choice(len(finished) - half, LEARNED_FROM - half, replace=False))
-        finished = [*finished[:half], *(finished[half + i] for i in others)]
-    seen = [*finished, *[each for each in evidence if each.loss is None][:LEARNED_FROM]]
-    budgets = np.array([each.budget for each in seen], dtype=float)
-    lowest = math.log(max_budget / budgets.min()) or 1.0
+    rows = encoding.matrix(space, [each.vals for each in evidence])
+    known = {row.tobytes() for row in rows}
+    parents = np.array(list({row.tobytes(): row for row in rows[:succeeded]}.values())[:PARENTS])
+    random_rows = encoding.random_rows(space, domain, rng, CANDIDATES)
+    children = encoding.mutated(space, parents[rng.integers(len(parents), size=CANDIDATES)], random_rows, rng)
+    candidates = np.array([row for row in (*random_rows, *children) if row.tobytes() not in known])
+    if not len(candidates):
+        return None
 
-    rows = encoding.matrix(space, [each.vals for each in seen])
-    drawn = encoding.random_rows(space, domain, rng, CANDIDATES)
-    children = encoding.mutated(space, parents[rng.integers(len(parents), size=CANDIDATES)], drawn, rng)
-    candidates = np.concatenate([drawn, children])
+    half = LEARNED_FROM // 2  # the best of them, and some of the others
+    others = rng.permutation(np.arange(half, finished))[: LEARNED_FROM - half]
+    learned = np.concatenate([np.arange(min(half, finished)), np.sort(others)])
+    seen = np.concatenate([learned, np.arange(finished, len(evidence))[:LEARNED_FROM]])
+    times = np.log([evidence[i].budget / max_budget for i in seen])
     options = encoding.options(space, np.concatenate([rows, candidates]))
-    x, owners = encoding.features(space, rows, options)
-    subset = rng.permutation(len(finished))[:SCALED_BY]
+    x, owners = encoding.features(space, rows[seen], options)
+    targets = _targets([evidence[i].loss for i in learned])
     with _one_thread():
-        process = gp.fit(x, np.log(budgets / max_budget) / lowest, owners, _targets(finished), subset)
+        subset = rng.permutation(len(learned))[:SCALED_BY]
+        process = gp.fit(x, times / (-times.min() or 1.0), owners, targets, subset)
         mean, deviation = process.predict(encoding.features(space, candidates, options)[0])
     return encoding.vals_of(space, candidates[np.argmin(mean - rng.uniform(0, 2) * deviation)])
 
 
-def _order(evidence: Evidence) -> tuple[bool, float, float | None]:
-    """The rank of an evaluation: a higher budget beats a lower one, the loss decides within a budget."""
+def _order(evidence: Evidence) -> tuple[float, float, float]:
+    """What has finished, by rank: a higher budget beats a lower one, then the loss; failures; the pending."""
+    if evidence.loss is None:
+        return 2, 0, 0
     return evidence.loss == FAILED, -evidence.budget, evidence.loss
 
 
-def _distinct(rows: Array) -> Array:
-    """The first PARENTS that differ."""
-    found = {row.tobytes(): row for row in rows[::-1]}
-    return np.array(list(found.values())[::-1][:PARENTS])
-
-
-def _targets(finished: Sequence[Evidence]) -> Array:
+def _targets(observed: Sequence[float | None]) -> Array:
     """Standardised losses: the better half as it is, the worse half by rank, failures as the worst."""
-    losses = np.array([each.loss for each in finished], dtype=float)
+    losses = np.array(observed, dtype=float)
     losses = np.minimum(losses, losses[losses < FAILED].max())
     median = np.median(losses)
     scale = max(median - np.quantile(losses, 0.1), 1e-12)

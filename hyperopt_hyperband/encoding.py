@@ -88,11 +88,10 @@ def _axis(label: str, node: pyll.Apply, deciding: bool) -> Axis:
 
 
 def matrix(space: Sequence[Axis], configurations: Sequence[Vals]) -> Array:
-    """Configurations as rows of values, NaN where inactive."""
+    """Configurations as rows of values; NaN where inactive, 0 for any budget."""
     missing = (math.nan,)
-    return np.array(
-        [[(vals.get(axis.label) or missing)[0] for axis in space] for vals in configurations], dtype=float
-    ).reshape(len(configurations), len(space))
+    rows = [[(vals.get(axis.label) or missing)[0] for axis in space] for vals in configurations]
+    return _without_budget(space, np.array(rows, dtype=float).reshape(len(rows), len(space)))
 
 
 def random_rows(space: Sequence[Axis], domain: Domain, rng: np.random.Generator, size: int) -> Array:
@@ -101,6 +100,13 @@ def random_rows(space: Sequence[Axis], domain: Domain, rng: np.random.Generator,
     rows = np.full((size, len(space)), math.nan)
     for column, axis in enumerate(space):
         rows[list(idxs[axis.label]), column] = vals[axis.label]
+    return _without_budget(space, rows)
+
+
+def _without_budget(space: Sequence[Axis], rows: Array) -> Array:
+    for column, axis in enumerate(space):
+        if axis.budget:
+            rows[:, column] *= 0
     return rows
 
 
@@ -153,6 +159,8 @@ def mutated(space: Sequence[Axis], parents: Array, others: Array, rng: np.random
     alike = (np.isnan(parents) == np.isnan(others)).all(axis=1)
     children: Array = parents.copy()
     for i, axis in enumerate(space):
+        if axis.budget:
+            continue
         if axis.choice:
             moved, where = others[:, i], changed[:, i] & alike
         else:
