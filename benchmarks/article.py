@@ -1,4 +1,4 @@
-"""The article's tuning problem: TPE, random search and Hyperband on scikit-learn's digits.
+"""The article's tuning problem: random search, TPE, Hyperband and bohb on scikit-learn's digits.
 
     python benchmarks/article.py --quick      a smaller version of the problem, within two minutes
     python benchmarks/article.py              the full one, hours; stopped, it goes on where it stood
@@ -6,7 +6,8 @@
 
 Loss: minus the mean accuracy of 5-fold cross-validation of `MLPClassifier(random_state=1234)`. Every
 evaluation is appended to a file of its run. A run is a function of its seed: one that was stopped is
-played again from its file and goes on with the first evaluation that is not there.
+played again from its file and goes on with the first evaluation that is not there. Hyperband and bohb also
+run with continued training (continued_mlp.py), which changes what they cost and nothing that they find.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import continued_mlp
 import numpy as np
-from hyperopt import fmin, hp, rand, tpe
+from hyperopt import STATUS_OK, fmin, hp, rand, tpe
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import cross_validate
 from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
-from hyperopt_hyperband import hyperband
+from hyperopt_hyperband import bohb, hyperband
 
 HIDDEN = [(32,), (64,), (128,), (256,), (32, 32), (64, 64), (128, 128), (256, 256)]
 ACTIVATIONS = ["identity", "logistic", "tanh", "relu"]
@@ -46,7 +48,16 @@ ARTICLE_SPACE = {
     "alpha": hp.loguniform("alpha", np.log(0.0001), np.log(0.01)),
     "activation": hp.choice("activation", ACTIVATIONS),
 }
-COLORS = {"random": "#999999", "tpe": "#D55E00", "hyperband": "#0072B2"}  # Okabe and Ito: safe for all eyes
+SUGGEST = {"random": rand.suggest, "tpe": tpe.suggest, "hyperband": hyperband.suggest, "bohb": bohb.suggest}
+# Okabe and Ito's colours: safe for all eyes. Dashed: continued training.
+STYLES = {
+    "random": ("#999999", "-"),
+    "tpe": ("#D55E00", "-"),
+    "hyperband": ("#56B4E9", "-"),
+    "hyperband-continued": ("#56B4E9", "--"),
+    "bohb": ("#004D80", "-"),
+    "bohb-continued": ("#004D80", "--"),
+}
 Record = dict[str, Any]
 
 
@@ -57,7 +68,7 @@ class Problem:
     max_budget: int  # epochs of one fold
     folds: int
     evaluations: int  # of TPE and of random search, all at max_budget
-    iterations: int  # of Hyperband
+    iterations: int  # of Hyperband and of bohb
     targets: tuple[int, ...]  # Hyperband is to get as good as TPE after so many evaluations
     directory: Path
 
@@ -70,16 +81,47 @@ def train(problem: Problem, params: dict[str, Any], max_iter: int) -> dict[str, 
     """Cross-validate one configuration: its accuracy, and what it cost over all folds."""
     features, target = load_digits(return_X_y=True)
     model = MLPClassifier(random_state=1234, max_iter=max_iter, **params)
-    wall, cpu = time.perf_counter(), time.process_time()
+    clock = Clock()
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         scores = cross_validate(model, features, target, cv=problem.folds, return_estimator=True)
-    return {
-        "accuracy": float(scores["test_score"].mean()),
-        "epochs": int(sum(fitted.n_iter_ for fitted in scores["estimator"])),
-        "wall_seconds": round(time.perf_counter() - wall, 3),
-        "cpu_seconds": round(time.process_time() - cpu, 3),
-    }
+    epochs = int(sum(fitted.n_iter_ for fitted in scores["estimator"]))
+    return {"accuracy": float(scores["test_score"].mean()), "epochs": epochs, **clock.read()}
+
+
+def train_on(
+    problem: Problem, params: dict[str, Any], max_iter: int, checkpoint: Any
+) -> tuple[dict[str, Any], Any]:
+    """The same from a checkpoint of the rung below, and the next checkpoint."""
+    features, target = load_digits(return_X_y=True)
+    params = params | {"random_state": 1234}
+    with threadpool_limits(1):
+        models = checkpoint and checkpoint.state
+        if models == PLAYED_BACK:  # trained before a stop, and charged then
+            *_, models = continued_mlp.cross_validate(
+                params, checkpoint.budget, features, target, problem.folds
+            )
+        clock = Clock()
+        scores, epochs, models = continued_mlp.cross_validate(
+            params, max_iter, features, target, problem.folds, models
+        )
+        return {"accuracy": float(np.mean(scores)), "epochs": epochs, **clock.read()}, models
+
+
+PLAYED_BACK = "played back"
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        return {
+            "wall_seconds": round(time.perf_counter() - self.wall, 3),
+            "cpu_seconds": round(time.process_time() - self.cpu, 3),
+        }
 
 
 class Recorder:
@@ -92,6 +134,21 @@ class Recorder:
     def __call__(self, params: dict[str, Any]) -> float:
         max_iter = params.get("max_iter", self.problem.max_budget)
         params = {name: params[name] for name in ARTICLE_SPACE}
+        return -self.record(params, max_iter, lambda: train(self.problem, params, max_iter))
+
+    def continued(self, params: dict[str, Any], budget: int, checkpoint: Any = None) -> dict[str, Any]:
+        models: Any = PLAYED_BACK
+        params = {name: params[name] for name in ARTICLE_SPACE}
+
+        def trained() -> dict[str, Any]:
+            nonlocal models
+            record, models = train_on(self.problem, params, budget, checkpoint)
+            return record
+
+        accuracy = self.record(params, budget, trained)
+        return {"loss": -accuracy, "status": STATUS_OK, "checkpoint": models}
+
+    def record(self, params: dict[str, Any], max_iter: int, trained: Callable[[], Record]) -> float:
         asked = {**params, "hidden_layer_sizes": list(params["hidden_layer_sizes"]), "max_iter": max_iter}
         if self.count < len(self.recorded):
             record = self.recorded[self.count]
@@ -100,45 +157,43 @@ class Recorder:
                     f"{self.path} holds another run: remove it, or use the versions that wrote it"
                 )
         else:
-            record = asked | train(self.problem, params, max_iter)
+            record = asked | trained()
             with self.path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
             print(f"{self.path.stem} {self.count + 1}: {record['accuracy']:.4f} at {max_iter}", flush=True)
         self.count += 1
-        return -float(record["accuracy"])
+        return float(record["accuracy"])
 
 
 def run(problem: Problem, algorithm: str, seed: int) -> None:
     """One run of one algorithm, through plain fmin, on one core."""
     problem.directory.mkdir(parents=True, exist_ok=True)
-    budget = hyperband.budget("max_iter", 1, problem.max_budget)
-    iteration = hyperband.schedule(1, problem.max_budget).evaluations
-    space, suggest, max_evals = {
-        "random": (ARTICLE_SPACE, rand.suggest, problem.evaluations),
-        "tpe": (ARTICLE_SPACE, tpe.suggest, problem.evaluations),
-        "hyperband": (
-            ARTICLE_SPACE | {"max_iter": budget},
-            hyperband.suggest,
-            problem.iterations * iteration,
-        ),
-    }[algorithm]
+    name, continued, _ = algorithm.partition("-continued")
     path = run_path(problem, algorithm, seed)
+    recorder = Recorder(problem, path)
+    objective: Callable[..., Any] = recorder
+    space, max_evals = ARTICLE_SPACE, problem.evaluations
+    if name in ("hyperband", "bohb"):
+        space = ARTICLE_SPACE | {"max_iter": hyperband.budget("max_iter", 1, problem.max_budget)}
+        max_evals = problem.iterations * hyperband.schedule(1, problem.max_budget).evaluations
+    if continued:
+        objective = hyperband.with_budget(recorder.continued)
     fmin(
-        Recorder(problem, path),
+        objective,
         space,
-        algo=suggest,
+        algo=SUGGEST[name],
         max_evals=max_evals,
         rstate=np.random.default_rng(seed),
         verbose=False,
     )
-    if algorithm == "hyperband":
+    if space is not ARTICLE_SPACE:
         score_early_incumbents(problem, path)
 
 
 def score_early_incumbents(problem: Problem, path: Path) -> None:
-    """Train at full budget the incumbents that Hyperband had before its first evaluation there.
+    """Train at full budget the incumbents that a run had before its first evaluation there.
 
-    What it costs to know how good they were is not charged to Hyperband.
+    What it costs to know how good they were is not charged to the run.
     """
     score = Recorder(problem, path.with_suffix(".scores"))
     for record in incumbents(read_records(path)):
@@ -193,10 +248,19 @@ def read_curve(problem: Problem, path: Path) -> Curve:
             accuracy.append((record if record["max_iter"] == problem.max_budget else next(early))["accuracy"])
     costs = {
         "epochs": [record["epochs"] for record in records],
-        "nominal": [record["max_iter"] * problem.folds for record in records],
+        "nominal": [epochs * problem.folds for epochs in asked_for(records, "-continued-" in path.name)],
         "cpu_seconds": [record["cpu_seconds"] for record in records],
     }
     return Curve({unit: np.cumsum(cost).tolist() for unit, cost in costs.items()}, accuracy)
+
+
+def asked_for(records: list[Record], continued: bool) -> Iterator[int]:
+    """Epochs of a fold that each evaluation was given, less those of the rung below where it goes on."""
+    reached: dict[str, int] = {}
+    for record in records:
+        configuration = json.dumps([record[name] for name in ARTICLE_SPACE])
+        yield record["max_iter"] - (reached.get(configuration, 0) if continued else 0)
+        reached[configuration] = record["max_iter"]
 
 
 def summarize(problem: Problem, curves: dict[str, list[Curve]]) -> Record:
@@ -239,14 +303,12 @@ def summarize(problem: Problem, curves: dict[str, list[Curve]]) -> Record:
 
 
 def print_summary(summary: Record) -> None:
-    print(
-        f"{'':10} {'seeds':>5} {'accuracy (range)':>24} " + " ".join(f"{UNITS[unit]:>16}" for unit in UNITS)
-    )
+    print(f"{'':20}{'seeds':>5} {'accuracy (range)':>24} " + " ".join(f"{UNITS[unit]:>16}" for unit in UNITS))
     for algorithm, best in summary["best"].items():
         accuracy = best["accuracy"]
         spread = f"{np.median(accuracy):.4f} ({min(accuracy):.4f}..{max(accuracy):.4f})"
         spent = " ".join(f"{np.median(best[unit]):16,.0f}" for unit in UNITS)
-        print(f"{algorithm:10} {best['seeds']:5} {spread:>24} {spent}")
+        print(f"{algorithm:20}{best['seeds']:5} {spread:>24} {spent}")
     print(
         "\ntimes less than TPE spent until its best after so many evaluations, "
         "median (quartiles) over pairs of seeds"
@@ -256,7 +318,7 @@ def print_summary(summary: Record) -> None:
     ):
         cells = list(rows)
         figures = "  ".join(f"{UNITS[row['unit']]} {_ratio(row)}" for row in cells)
-        print(f"{algorithm:10} {target:4}: {figures}  reached {cells[0]['reached']} of {cells[0]['pairs']}")
+        print(f"{algorithm:20}{target:4}: {figures}  reached {cells[0]['reached']} of {cells[0]['pairs']}")
 
 
 def _ratio(row: Record) -> str:
@@ -282,10 +344,10 @@ def draw(problem: Problem, curves: dict[str, list[Curve]], path: Path) -> None:
                     for run in runs
                 ]
             )
-            ax.plot(grid, np.median(values, axis=0), color=COLORS[algorithm], lw=2, label=algorithm)
-            ax.fill_between(
-                grid, values.min(axis=0), values.max(axis=0), color=COLORS[algorithm], alpha=0.18, lw=0
-            )
+            color, dashes = STYLES[algorithm]
+            ax.plot(grid, np.median(values, axis=0), dashes, color=color, lw=2, label=algorithm)
+            if dashes == "-":
+                ax.fill_between(grid, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, lw=0)
         ax.set(xscale="log", xlabel=f"{UNITS[unit]}, all folds")
         ax.grid(alpha=0.3)
     best = max(run.accuracy[-1] for runs in curves.values() for run in runs)
@@ -305,7 +367,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smaller problem")
     parser.add_argument("--no-runs", action="store_true", help="only summarise what is recorded")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 to 4; quick: 0")
-    parser.add_argument("--algorithms", nargs="+", default=list(COLORS), choices=list(COLORS))
+    parser.add_argument("--algorithms", nargs="+", default=list(STYLES), choices=list(STYLES))
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each")
     arguments = parser.parse_args()
     problem = QUICK if arguments.quick else FULL

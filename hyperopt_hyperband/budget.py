@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hyperopt import pyll
 from hyperopt.base import Domain
 from hyperopt.pyll import scope
-from hyperopt.pyll.base import Apply, Literal
+from hyperopt.pyll.base import Apply, GarbageCollected, Literal
 
+from hyperopt_hyperband.checkpoint import Slot, leave, slot_of_parameters, slot_of_trial, take_up
 from hyperopt_hyperband.schedule import Budget, schedule
 
 MIN_BUDGET, MAX_BUDGET = 1, 81
@@ -79,41 +82,111 @@ def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
     return scope.int(node) if integer else scope.float(node)
 
 
-def with_budget(objective: Callable[..., Any]) -> Callable[..., Any]:
-    """Hand the trial's budget to an objective as its argument `budget`.
+def with_budget(
+    objective: Callable[..., Any] | None = None, *, checkpoint_dir: str | os.PathLike[str] | None = None
+) -> Callable[..., Any]:
+    """Hand the trial's budget, and the checkpoint to train on from, to an objective.
 
         @hyperband.with_budget
-        def objective(params, budget=81): ...
+        def objective(params, budget=81, checkpoint=None): ...
 
-    Where the trial has no budget (TPE, random search), the function's own default holds. Called
-    directly, the function is what it was.
+    Where the trial has no budget (TPE, random search), the function's own default holds. Called directly,
+    the function is what it was.
+
+    `checkpoint` may be left out. It is None on a configuration's first evaluation, and wherever there is
+    none: train from the start. On a promotion, `checkpoint.state` is what the evaluation at the rung below
+    has returned under the key "checkpoint" of its result, and `checkpoint.budget` the budget of that
+    evaluation: train on until `budget`. Anything that pickles can be returned there, and what comes back is
+    a copy. An evaluation that fails, or is interrupted and issued again, never counts: the next one starts
+    from the rung below too. Checkpoints are dropped once no promotion can take them up, those of the top
+    rung at once: to keep a model, return it among the "attachments" of the result.
+
+    Parameters
+    ----------
+    objective : callable
+        Takes the parameters, budget, and checkpoint if it is to train on.
+    checkpoint_dir : str or path, optional
+        A folder for the checkpoints, which all processes and machines of the run see, one subfolder a
+        configuration. Default: Hyperopt's trial attachments, in memory. SparkTrials has none and needs the
+        folder, for itself alone, and a `hyperband.budget` node in the space. What a killed process has half
+        saved is never read; remove the folder after the run. Its files are pickles: let nobody write there
+        whom you do not trust.
 
     Raises
     ------
     ValueError
-        The function takes no argument named budget. In fmin: the trials are SparkTrials, which hand the
-        objective no trial; put the budget into the space with `hyperband.budget`.
+        The function takes no argument named budget, or none named checkpoint for a checkpoint_dir. In fmin,
+        under SparkTrials: the space has no `hyperband.budget`, there is no checkpoint_dir for checkpoints, or
+        another run has taken it.
     """
+    if objective is None:
+        return functools.partial(with_budget, checkpoint_dir=checkpoint_dir)
     signature = inspect.signature(objective)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    takes_checkpoint = "checkpoint" in signature.parameters
     if "budget" not in signature.parameters and not takes_any:
         raise ValueError(
             f"{_name(objective)}{signature} takes no budget: add an argument, such as budget={MAX_BUDGET}"
         )
+    if checkpoint_dir is not None and not takes_checkpoint:
+        raise ValueError(
+            f"checkpoint_dir={str(checkpoint_dir)!r}, but {_name(objective)}{signature} takes no checkpoint: "
+            "add the argument checkpoint=None, or leave checkpoint_dir out"
+        )
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir).absolute()
 
     @functools.wraps(objective)
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         if args or kwargs.keys() != {"expr", "memo", "ctrl"}:
             return objective(*args, **kwargs)
-        if kwargs["ctrl"] is None:
-            raise ValueError(NO_TRIAL)
-        params = pyll.rec_eval(kwargs["expr"], memo=kwargs["memo"], print_node_on_error=False)
-        misc = kwargs["ctrl"].current_trial["misc"]
-        return objective(params, **({"budget": misc["budget"]} if "budget" in misc else {}))
+        expr, memo, ctrl = kwargs["expr"], kwargs["memo"], kwargs["ctrl"]
+        if ctrl is None:
+            budget, slot = _without_trial(expr, memo, folder)
+        else:
+            budget, slot = ctrl.current_trial["misc"].get("budget"), slot_of_trial(ctrl, folder)
+        params = pyll.rec_eval(expr, memo=memo, print_node_on_error=False)
+        given = {} if budget is None else {"budget": budget}
+        if not takes_checkpoint:
+            return objective(params, **given)
+        result = objective(params, checkpoint=take_up(slot), **given)
+        if not isinstance(result, Mapping):
+            return result
+        result = dict(result)
+        state = result.pop("checkpoint", None)
+        left = leave(slot, state)
+        if left is not None and ctrl is not None:
+            # Hyperopt moves it on, where the loss is valid.
+            result["attachments"] = {**result.get("attachments", {}), "checkpoint": left}
+        return result
 
-    evaluate.fmin_pass_expr_memo_ctrl = True  # type: ignore[attr-defined]
-    evaluate.needs_trial = True  # type: ignore[attr-defined]
+    vars(evaluate).update(
+        fmin_pass_expr_memo_ctrl=True,
+        needs_trial=True,
+        takes_checkpoint=takes_checkpoint,
+        checkpoint_dir=folder,
+    )
     return evaluate
+
+
+def has_node(domain: Domain) -> bool:
+    """Whether the space has a budget node, so that the parameters alone tell the budget."""
+    return any(isinstance(label, _BudgetLabel) for label in domain.params)
+
+
+def _without_trial(
+    expr: Apply, memo: dict[Apply, Any], folder: Path | None
+) -> tuple[Budget | None, Slot | None]:
+    """The budget and the slot of an evaluation, from its parameters alone."""
+    labels = {node.arg["label"].obj: node for node in pyll.dfs(expr) if node.name == "hyperopt_param"}
+    vals = {name: memo[node] for name, node in labels.items() if memo[node] is not GarbageCollected}
+    own = [name for name in labels if isinstance(name, _BudgetLabel)]
+    if not own:
+        raise ValueError(NO_TRIAL)
+    if own[0] not in vals:
+        return None, None  # in a branch that is not active
+    knob = own[0].knob
+    budget = type(knob.max_budget)(vals.pop(own[0]))
+    return budget, slot_of_parameters(vals, budget, knob.max_budget, folder)
 
 
 def find_knob(
@@ -157,13 +230,13 @@ def _labelled(domain: Domain, label: str) -> Knob:
     node = domain.params[label]
     if node.name == "categorical" or (node.name == "randint" and _is_choice(domain, label)):
         raise ValueError(f"budget={label!r} is a choice: pass the label of a numeric hyperparameter")
-    bounds = _bounds(node)
-    if bounds is None:
+    found = bounds(node)
+    if found is None:
         raise ValueError(
             f"budget={label!r} is {node.name}, which has no bounds: use uniform, quniform, uniformint, "
             "randint, loguniform or qloguniform, or hyperband.budget(label, min_budget, max_budget)"
         )
-    low, high, step = bounds
+    low, high, step = found
     if step is not None:
         # The smallest and largest positive multiples, whatever 1/3 * 3 makes of rounding.
         low, high = max(1, math.ceil(low / step - 1e-9)) * step, math.floor(high / step + 1e-9) * step
@@ -177,7 +250,7 @@ def _labelled(domain: Domain, label: str) -> Knob:
     return Knob(label, low, high, step)
 
 
-def _bounds(node: Apply) -> tuple[float, float, float | None] | None:
+def bounds(node: Apply) -> tuple[float, float, float | None] | None:
     """Low, high and step of a distribution; None where it has no bounds."""
     given: dict[str, Any] = {name: a.obj for name, a in node.arg.items() if isinstance(a, Literal)}
     low, high = given.get("low"), given.get("high")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from hyperopt.base import (
@@ -20,15 +21,61 @@ from hyperopt.base import (
     Trials,
 )
 from hyperopt.exceptions import AllTrialsFailed
+from hyperopt.utils import coarse_utcnow
 
 from hyperopt_hyperband.promotion import FAILED, Done, Outcomes, Promote, Retry, Sample, Wait, decide
-from hyperopt_hyperband.schedule import Schedule
+from hyperopt_hyperband.schedule import Budget, Schedule, schedule
 
 Document = dict[str, Any]
 Vals = dict[str, list[Any]]
 """Hyperopt's assignment: for every label a list of its value, empty where the label is inactive."""
 BracketKey = tuple[int, int]
 """Hyperband iteration and bracket s."""
+
+
+Place = tuple[int, int, int]
+"""Hyperband iteration, bracket s and rung."""
+Status = Literal["ok", "failed", "pending", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One document, read.
+
+    Attributes
+    ----------
+    tid, config : its id, and the tid of its configuration's first evaluation
+    place : where in the schedule; None for a stranger
+    budget : that of a document without one is max_budget; None where no schedule is known
+    status : "interrupted" where it was cut short and counts no more
+    loss : finite where the status is "ok", else None
+    vals : the active hyperparameters by label, a choice as its index
+    begun, ended : None where that has not happened or is not known
+    """
+
+    tid: Hashable
+    config: Hashable
+    place: Place | None
+    budget: Budget | None
+    status: Status
+    loss: float | None
+    vals: dict[str, Any]
+    begun: datetime | None
+    ended: datetime | None
+
+    @property
+    def spent(self) -> Budget:
+        """The budget of a finished evaluation; 0 for others, and where it is not known."""
+        return self.budget if self.budget is not None and self.status in ("ok", "failed") else 0
+
+
+class Evidence(NamedTuple):
+    """What a model may learn from one evaluation: loss None while it is pending, infinite where it failed."""
+
+    config: Hashable
+    budget: Budget
+    loss: float | None
+    vals: Vals
 
 
 @dataclass(slots=True)
@@ -107,6 +154,7 @@ class History:
         """Write a document's budget and place in the schedule into its misc."""
         self._drop_completed()
         schedule = self.schedule
+        rungs = self.outcomes[key].rungs if rung > 0 else ()
         document["misc"]["budget"] = schedule.bracket(key[1]).rungs[rung].budget
         document["misc"]["hyperband"] = {
             "iteration": key[0],
@@ -117,6 +165,7 @@ class History:
             "max_budget": schedule.max_budget,
             "eta": schedule.eta,
             "since": next(iter(self.first.values()), document["tid"]),
+            **({"below": rungs[rung - 1][config]["tid"]} if rung > 0 else {}),
         }
         return document
 
@@ -190,6 +239,101 @@ def loss(document: Document) -> float | None:
     return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
 
 
+def evidence(
+    trials: Trials, issued: Iterable[Document], labels: Collection[str], max_budget: Budget
+) -> list[Evidence]:
+    """All evaluations of these hyperparameters, then those issued in this call, in the order of the run.
+
+    A stranger is a configuration of its own, at max_budget where it has no budget. What was interrupted is
+    left out: it has been issued again, or will be.
+    """
+    found = []
+    for document in (*documents(trials), *issued):
+        misc = document["misc"]
+        if document["state"] == JOB_STATE_RUNNING and not trials.asynchronous:
+            continue
+        if not misc["vals"].keys() <= labels:
+            continue
+        stamp = misc.get("hyperband")
+        config = document["tid"] if stamp is None else stamp["config"]
+        found.append(Evidence(config, misc.get("budget", max_budget), loss(document), misc["vals"]))
+    return found
+
+
+def newest_schedule(trials: Trials) -> Schedule | None:
+    """The schedule of the newest stamped document, but for a step of its budgets; None without a stamp."""
+    for document in reversed(documents(trials)):
+        if stamp := document["misc"].get("hyperband"):
+            return _schedule(stamp)
+    return None
+
+
+def _schedule(stamp: dict[str, Any]) -> Schedule:
+    return schedule(stamp["min_budget"], stamp["max_budget"], stamp["eta"])
+
+
+def evaluations(trials: Trials) -> list[Evaluation]:
+    """All evaluations, in the order of the run. Those of other schedules than the newest are strangers."""
+    plan = newest_schedule(trials)
+    everything = documents(trials)
+    stamps = [document["misc"]["hyperband"] for document in everything if "hyperband" in document["misc"]]
+    full = max((stamp["max_budget"] for stamp in stamps), default=None)
+    found: list[Evaluation] = []
+    overtaken = False
+    for document in reversed(everything):
+        status = _status(document, overtaken and not trials.asynchronous)
+        overtaken |= document["state"] != JOB_STATE_NEW
+        misc = document["misc"]
+        stamp = misc.get("hyperband", {})
+        own = bool(stamp) and _schedule(stamp) == plan
+        found.append(
+            Evaluation(
+                tid=document["tid"],
+                config=stamp.get("config", document["tid"]),
+                place=(stamp["iteration"], stamp["bracket"], stamp["rung"]) if own else None,
+                budget=misc.get("budget", full),
+                status=status,
+                loss=loss(document) if status == "ok" else None,
+                vals={str(label): _plain(value[0]) for label, value in misc["vals"].items() if value},
+                begun=document.get("book_time"),
+                ended=document.get("refresh_time") if status in ("ok", "failed") else None,
+            )
+        )
+    return found[::-1]
+
+
+def is_budget(label: str, everything: Iterable[Evaluation]) -> bool:
+    """Whether a hyperparameter is the budget's own: wherever Hyperband had it active, it held the budget."""
+    held = [(e.vals[label], e.budget) for e in everything if e.place and label in e.vals]
+    return bool(held) and all(value == budget for value, budget in held)
+
+
+def incumbents(finished: Iterable[Evaluation]) -> Iterator[Evaluation | None]:
+    """The incumbent after each evaluation, by the rule of `incumbent`; None while none has succeeded."""
+    best = None
+    for e in finished:
+        if e.loss is not None and (best is None or _rank(e) < _rank(best)):
+            best = e
+        yield best
+
+
+def _rank(evaluation: Evaluation) -> tuple[float, float]:
+    budget, value = evaluation.budget, evaluation.loss
+    return -math.inf if budget is None else -budget, math.inf if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _status(document: Document, overtaken: bool) -> Status:
+    """A serial Trials leaves an evaluation that was cut short RUNNING, and goes on with others."""
+    value = loss(document)
+    if value is not None:
+        return "ok" if value < FAILED else "failed"
+    return "interrupted" if overtaken and document["state"] == JOB_STATE_RUNNING else "pending"
+
+
 def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
     """The ids, or later ones where documents may have them already.
 
@@ -215,6 +359,67 @@ def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> D
     }
     [document] = trials.new_trial_docs([tid], [None], [domain.new_result()], [misc])
     return document  # type: ignore[no-any-return]
+
+
+def unfinished(trials: Trials) -> list[Document]:
+    """The evaluations still to be done, those that were cut short among them, suspects first.
+
+    To be called while none is under way: those marked as running were cut short too.
+    """
+    for document in documents(trials):
+        if document["state"] in (JOB_STATE_RUNNING, JOB_STATE_CANCEL):
+            document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW})
+    trials.refresh()
+    new = [document for document in documents(trials) if document["state"] == JOB_STATE_NEW]
+    return sorted(new, key=lambda document: not is_suspect(document))
+
+
+def is_suspect(document: Document) -> bool:
+    """Whether the evaluation was under way when an executor broke."""
+    return "suspect" in document["misc"]
+
+
+def suspect(document: Document) -> None:
+    """Mark an evaluation as under way when an executor broke."""
+    document["misc"]["suspect"] = 1
+
+
+def is_done(document: Document) -> bool:
+    """Whether the evaluation has finished with a result."""
+    return document["state"] == JOB_STATE_DONE  # type: ignore[no-any-return]
+
+
+def begin(document: Document) -> None:
+    """Mark an evaluation as running."""
+    now = coarse_utcnow()
+    document.update(state=JOB_STATE_RUNNING, book_time=now, refresh_time=now)
+
+
+def finish(document: Document, result: Document) -> None:
+    """Write down an evaluation's result."""
+    document.update(state=JOB_STATE_DONE, result=result, refresh_time=coarse_utcnow())
+
+
+def fail(document: Document, error: BaseException) -> None:
+    """Write down what an evaluation has raised."""
+    document["misc"]["error"] = (str(type(error)), str(error))
+    document.update(state=JOB_STATE_ERROR, refresh_time=coarse_utcnow())
+
+
+def cut_short(trials: Trials) -> None:
+    """Mark the running evaluations as cancelled; `unfinished` brings them back."""
+    for document in documents(trials):
+        if document["state"] == JOB_STATE_RUNNING:
+            document.update(state=JOB_STATE_CANCEL, refresh_time=coarse_utcnow())
+
+
+def attachments(document: Document, trials: Trials) -> dict[str, Any]:
+    """The attachments that an evaluation may read: its own, and those of the rung below."""
+    owners = [document]
+    if "below" in document["misc"].get("hyperband", {}):
+        owners.append({"tid": document["misc"]["hyperband"]["below"]})
+    prefixes = tuple(trials.aname(owner, "") for owner in owners)
+    return {name: value for name, value in trials.attachments.items() if name.startswith(prefixes)}
 
 
 def incumbent(trials: Trials) -> Document:
@@ -244,6 +449,19 @@ def incumbent(trials: Trials) -> Document:
         default=math.inf,
     )
     return min(finished, key=lambda outcome: (-outcome[1]["misc"].get("budget", full), outcome[0]))[1]
+
+
+def completed_iterations(trials: Trials) -> int:
+    """How many Hyperband iterations of the newest schedule are complete, from the first without a gap."""
+    plan = newest_schedule(trials)
+    if plan is None:
+        return 0
+    outcomes = read(trials, plan).outcomes
+    for iteration, s in outcomes:
+        if decide(plan.bracket(s), outcomes[iteration, s], loss) != Done():
+            return iteration
+    iteration, s = next(reversed(outcomes))
+    return iteration + 1 if s == 0 else iteration
 
 
 def _order(key: BracketKey) -> tuple[int, int]:

@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
-from hyperopt import pyll, rand
-from hyperopt.base import Domain, Trials, miscs_update_idxs_vals
+from hyperopt.base import Domain, Trials
 
-from hyperopt_hyperband.budget import NO_TRIAL, Knob, budget, find_knob, with_budget
+from hyperopt_hyperband.budget import NO_TRIAL, Knob, budget, find_knob, has_node, with_budget
+from hyperopt_hyperband.checkpoint import NO_FOLDER, claim, drop
 from hyperopt_hyperband.history import (
     BracketKey,
     Document,
     History,
     Vals,
+    evidence,
     incumbent,
     new_document,
     read,
     unused,
 )
 from hyperopt_hyperband.promotion import Promote, Retry, Sample
+from hyperopt_hyperband.report import records, report
+from hyperopt_hyperband.samplers import REDRAWS, TRIES, Model, Suggest, of_hyperopt, random_batch, random_vals
 from hyperopt_hyperband.saving import load_trials, save_trials
 from hyperopt_hyperband.schedule import Budget, schedule
+from hyperopt_hyperband.stopping import no_progress
 
-__all__ = ["budget", "incumbent", "load_trials", "save_trials", "schedule", "suggest", "with_budget"]
+__all__ = [
+    "budget",
+    "incumbent",
+    "load_trials",
+    "no_progress",
+    "records",
+    "report",
+    "save_trials",
+    "schedule",
+    "suggest",
+    "with_budget",
+]
 
 logger = logging.getLogger("hyperopt_hyperband")
 
 MOST_EVALUATIONS = 10**6
-REDRAWS = (16, 256, 4096)
-"""Sizes of the batches in which a new configuration is looked for once a draw has repeated an old one."""
 
 
 def suggest(
@@ -44,6 +57,8 @@ def suggest(
     max_budget: Budget | None = None,
     eta: Budget = 3,
     budget: str | None = None,
+    sampler: Suggest | None = None,
+    random_share: float = 0.25,
 ) -> list[Document]:
     """Suggest the next evaluations by Hyperband; pass it to fmin as `algo`.
 
@@ -62,6 +77,13 @@ def suggest(
     budget : str, optional
         The label of a numeric hyperparameter that is the budget. Default: the space's
         `hyperband.budget` node, where it has one.
+    sampler : callable, optional
+        Any algorithm of Hyperopt, such as `tpe.suggest`, to draw the configurations. It sees one document a
+        configuration, the evaluation at the highest budget reached, and for its loss the rank: a higher
+        budget beats a lower one, the loss decides within a budget, and failures come last. Default: random
+        draws.
+    random_share : float, 0 to 1
+        The share of draws that stay random, whatever the sampler.
 
     Returns
     -------
@@ -75,6 +97,37 @@ def suggest(
 
     Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
     """
+    model = None if sampler is None else of_hyperopt(sampler)
+    return suggest_by(
+        model,
+        random_share,
+        new_ids,
+        domain,
+        trials,
+        seed,
+        min_budget=min_budget,
+        max_budget=max_budget,
+        eta=eta,
+        budget=budget,
+    )
+
+
+def suggest_by(
+    model: Model | None,
+    random_share: float,
+    new_ids: Sequence[Hashable],
+    domain: Domain,
+    trials: Trials,
+    seed: int,
+    *,
+    min_budget: Budget | None,
+    max_budget: Budget | None,
+    eta: Budget,
+    budget: str | None,
+) -> list[Document]:
+    """Suggest the next evaluations by Hyperband, with configurations drawn by a model or at random."""
+    if not 0 <= random_share <= 1:
+        raise ValueError(f"random_share={random_share!r}: pass a number from 0 to 1")
     knob = find_knob(domain, budget, min_budget, max_budget)
     plan = schedule(knob.min_budget, knob.max_budget, eta, step=knob.step)
     history = read(trials, plan)
@@ -85,12 +138,42 @@ def suggest(
             f"trials hold a run over another space, {sorted(labels)}, not "
             f"{sorted(map(str, domain.params))}: pass new Trials(), or the space of that run"
         )
+    if getattr(domain.fn, "takes_checkpoint", False):
+        drop(trials, history, domain.fn.checkpoint_dir, knob.label)
     rng = np.random.default_rng(seed)
-    return [_next_document(new_id, domain, trials, rng, knob, history) for new_id in unused(new_ids, trials)]
+    issued: list[Document] = []
+
+    def draw(taken: list[Vals], budget: Budget) -> Vals | None:
+        if model is not None and rng.random() >= random_share:
+            known = evidence(trials, issued, domain.params.keys(), knob.max_budget)
+            for _ in range(TRIES):
+                drawn = model(domain, known, knob.label, knob.max_budget, int(rng.integers(2**31 - 1)))
+                if drawn is None:
+                    break
+                if (vals := _at_budget(drawn, knob.label, budget)) not in taken:
+                    return vals
+        vals = _at_budget(random_vals(domain, rng), knob.label, budget)
+        if vals not in taken:
+            return vals
+        for size in REDRAWS:
+            for drawn in random_batch(domain, rng, size):
+                if (vals := _at_budget(drawn, knob.label, budget)) not in taken:
+                    return vals
+        return None
+
+    for new_id in unused(new_ids, trials):
+        document = _next_document(new_id, domain, trials, knob, history, draw)
+        issued.append(document)
+    return issued
 
 
 def _next_document(
-    new_id: Hashable, domain: Domain, trials: Trials, rng: np.random.Generator, knob: Knob, history: History
+    new_id: Hashable,
+    domain: Domain,
+    trials: Trials,
+    knob: Knob,
+    history: History,
+    draw: Callable[[list[Vals], Budget], Vals | None],
 ) -> Document:
     while True:
         key, action = history.next_action()
@@ -98,7 +181,7 @@ def _next_document(
         match action:
             case Sample():
                 taken = history.drawn(key)
-                drawn = _draw(domain, rng, taken, knob.label, rungs[0].budget)
+                drawn = draw(taken, rungs[0].budget)
                 if drawn is None:
                     history.outcomes[key].closed = True
                     found = "the space has no more than %d distinct configurations"
@@ -120,25 +203,6 @@ def _next_document(
         return document
 
 
-def _draw(
-    domain: Domain, rng: np.random.Generator, taken: list[Vals], label: str | None, budget: Budget
-) -> Vals | None:
-    """Draw a random configuration that is not among those taken; None where none turns up."""
-    # As rand.suggest does it, in two thirds of its time: memo_gc would drop what lives for a moment only.
-    memo = {domain.s_new_ids: [0], domain.s_rng: rng}
-    _, drawn = pyll.rec_eval(domain.s_idxs_vals, memo=memo, memo_gc=False)
-    vals = _at_budget(drawn, label, budget)
-    if vals not in taken:
-        return vals
-    for size in REDRAWS:
-        miscs: list[Document] = [{"tid": i} for i in range(size)]
-        miscs_update_idxs_vals(miscs, *rand.suggest_batch(range(size), domain, None, rng))
-        for misc in miscs:
-            if (vals := _at_budget(misc["vals"], label, budget)) not in taken:
-                return vals
-    return None
-
-
 def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
     """The same configuration at a budget; in an inactive branch the budget's label stays empty."""
     return {
@@ -155,7 +219,7 @@ def _greet(knob: Knob, domain: Domain, trials: Trials, history: History) -> None
             f"{plan.evaluations} evaluations an iteration: raise min_budget or eta"
         )
     if hasattr(trials, "_spark") and getattr(domain.fn, "needs_trial", False):
-        raise ValueError(NO_TRIAL)
+        _greet_spark(domain)
     if history.strangers:
         warnings.warn(
             f"{history.strangers} trials come from a Hyperband run with other min_budget, max_budget or eta: "
@@ -169,6 +233,15 @@ def _greet(knob: Knob, domain: Domain, trials: Trials, history: History) -> None
             "with budget=label, or decorate the objective with hyperband.with_budget",
             stacklevel=3,
         )
+
+
+def _greet_spark(domain: Domain) -> None:
+    if not has_node(domain):
+        raise ValueError(NO_TRIAL)
+    if domain.fn.takes_checkpoint:
+        if domain.fn.checkpoint_dir is None:
+            raise ValueError(NO_FOLDER)
+        claim(domain.fn.checkpoint_dir)
 
 
 def _where(key: BracketKey) -> str:

@@ -97,3 +97,21 @@ def decide(bracket: Bracket, outcomes: Outcomes, loss: Callable[[Any], float | N
         return promotion
     finished_at_top = sum(loss(evaluation) is not None for evaluation in outcomes.rungs[bracket.s].values())
     return Done() if finished_at_top == most else Wait()
+
+
+def needed(
+    bracket: Bracket, outcomes: Outcomes, loss: Callable[[Any], float | None]
+) -> set[tuple[Hashable, int]]:
+    """Configuration and rung of the finished evaluations that a promotion may still start from.
+
+    Those are at most as many as the next rung has places: the best so far, whose promotion has not finished.
+    What ranks behind them can't come back, since losses do not change.
+    """
+    found: set[tuple[Hashable, int]] = set()
+    for i in range(bracket.s):
+        losses = [(loss(evaluation), config) for config, evaluation in outcomes.rungs[i].items()]
+        finished = [(value, config) for value, config in losses if value is not None and value < FAILED]
+        best = sorted(finished)[: bracket.rungs[i + 1].configurations]
+        above = outcomes.rungs[i + 1]
+        found |= {(config, i) for _, config in best if config not in above or loss(above[config]) is None}
+    return found

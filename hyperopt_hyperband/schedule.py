@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import heapq
 import math
 import numbers
 from dataclasses import dataclass
+from datetime import timedelta
 
 Budget = int | float
 
@@ -84,6 +86,34 @@ class Schedule:
         """The sum of trained budgets where a promotion takes up what the rung below has trained."""
         return sum(bracket.total_budget_continued for bracket in self.brackets)
 
+    def duration(
+        self, seconds_at_full_budget: float, workers: int = 1, *, continued: bool = False
+    ) -> timedelta:
+        """How long one Hyperband iteration takes if an evaluation's time is proportional to its budget.
+
+        Plays the schedule through on the workers as `suggest` would hand it out: a worker that comes free
+        takes a promotion that no unfinished evaluation can change any more, or else opens the next bracket.
+        Without failures, and without the time that workers wait for fmin.
+
+        Parameters
+        ----------
+        seconds_at_full_budget : int or float, positive
+            What one evaluation takes at max_budget.
+        workers : int, at least 1
+            Evaluations that run at a time.
+        continued : bool
+            A promotion takes up what the rung below has trained. Default: it trains from scratch.
+
+        Raises
+        ------
+        ValueError
+            An option out of its range.
+        """
+        seconds = _positive("seconds_at_full_budget", seconds_at_full_budget)
+        if not isinstance(workers, numbers.Integral) or isinstance(workers, bool) or workers < 1:
+            raise ValueError(f"workers={workers!r}: pass a whole number, 1 or more")
+        return timedelta(seconds=seconds / self.max_budget * _makespan(self.brackets, workers, continued))
+
     def __str__(self) -> str:
         cells = [["rung", *(f"s = {bracket.s}" for bracket in self.brackets)]]
         for index in range(len(self.brackets)):
@@ -100,8 +130,8 @@ class Schedule:
                 "configurations x budget",
                 *lines,
                 f"one iteration: {self.evaluations} evaluations of {self.configurations} configurations,",
-                f"total budget {_multiples(self.total_budget, self.max_budget)}; "
-                f"with continued training {_multiples(self.total_budget_continued, self.max_budget)}",
+                f"total budget {multiples(self.total_budget, self.max_budget)}; "
+                f"with continued training {multiples(self.total_budget_continued, self.max_budget)}",
             ]
         )
 
@@ -177,6 +207,36 @@ def _bracket(s: int, s_max: int, max_budget: Budget, eta: Budget, step: Budget |
     )
 
 
+def _makespan(brackets: tuple[Bracket, ...], workers: int, continued: bool) -> float:
+    """The time to work off the brackets where a budget of 1 takes a time of 1."""
+    started = [[0] * len(bracket.rungs) for bracket in brackets]
+    finished = [[0] * len(bracket.rungs) for bracket in brackets]
+
+    def startable() -> tuple[int, int] | None:
+        for b, bracket in enumerate(brackets):
+            if started[b][0] < bracket.rungs[0].configurations:
+                return b, 0
+            for i in range(bracket.s, 0, -1):
+                unfinished = bracket.rungs[i - 1].configurations - finished[b][i - 1]
+                if started[b][i] < bracket.rungs[i].configurations - unfinished:
+                    return b, i
+        return None
+
+    now = 0.0
+    running: list[tuple[float, int, int]] = []
+    while True:
+        while len(running) < workers and (place := startable()):
+            b, i = place
+            rungs = brackets[b].rungs
+            started[b][i] += 1
+            trained = rungs[i - 1].budget if continued and i > 0 else 0
+            heapq.heappush(running, (now + rungs[i].budget - trained, b, i))
+        if not running:
+            return now
+        now, b, i = heapq.heappop(running)
+        finished[b][i] += 1
+
+
 def _floor(numerator: Budget, denominator: Budget) -> int:
     if isinstance(numerator, int) and isinstance(denominator, int):
         return numerator // denominator
@@ -199,5 +259,6 @@ def _positive(name: str, value: object) -> Budget:
     raise ValueError(f"{name}={value!r}: pass a positive, finite number")
 
 
-def _multiples(total: Budget, max_budget: Budget) -> str:
+def multiples(total: Budget, max_budget: Budget) -> str:
+    """A total budget as text, also in multiples of max_budget."""
     return f"{total:.10g} ({total / max_budget:.3g} x max_budget)"

@@ -1,8 +1,10 @@
 import math
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
+from hyperopt_hyperband.promotion import Outcomes, Promote, Sample, decide
 from hyperopt_hyperband.schedule import schedule
 
 
@@ -120,3 +122,66 @@ def test_contradictions_are_refused_with_a_remedy():
     for eta in (1, 1.5):
         with pytest.raises(ValueError, match=rf"eta={eta}: .* pass 2 or more"):
             schedule(1, 9, eta)
+
+
+def played_through(plan, workers, rng):
+    """The duration of an iteration, in full budgets, with real decisions about random losses."""
+    outcomes = []
+    running = []
+    now = 0.0
+    while True:
+        while len(running) < workers:
+            for bracket, known in zip(plan.brackets, outcomes, strict=False):
+                action = decide(bracket, known)
+                if isinstance(action, Sample | Promote):
+                    break
+            else:
+                if len(outcomes) == len(plan.brackets):
+                    break
+                bracket = plan.brackets[len(outcomes)]
+                outcomes.append(known := Outcomes(tuple({} for _ in bracket.rungs)))
+                action = Sample()
+            rung = action.rung if isinstance(action, Promote) else 0
+            config = action.config if isinstance(action, Promote) else len(known.rungs[0])
+            known.rungs[rung][config] = None
+            running.append((now + bracket.rungs[rung].budget, bracket.s, rung, config))
+        if not running:
+            return now / plan.max_budget
+        running.sort()
+        now, s, rung, config = running.pop(0)
+        outcomes[plan.brackets[0].s - s].rungs[rung][config] = rng.random()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8, 50, 1000])
+@pytest.mark.parametrize("arguments", [(1, 81, 3), (1, 20, 2.5), (0.1, 8.1, 3), (5, 5, 3)])
+def test_the_duration_is_that_of_the_real_decisions_whatever_the_losses(arguments, workers):
+    plan = schedule(*arguments)
+    for seed in range(3):
+        expected = played_through(plan, workers, np.random.default_rng(seed)) * 60
+        assert plan.duration(60, workers).total_seconds() == pytest.approx(expected, abs=1e-5)
+
+
+def test_one_worker_takes_the_total_budget_and_any_number_the_longest_bracket():
+    plan = schedule(1, 81)
+    assert plan.duration(81) == timedelta(seconds=plan.total_budget)
+    assert plan.duration(81, continued=True) == timedelta(seconds=plan.total_budget_continued)
+    assert plan.duration(81, 1000) == timedelta(seconds=1 + 3 + 9 + 27 + 81)
+    assert plan.duration(81, 1000, continued=True) == timedelta(seconds=81)
+
+
+def test_more_workers_take_no_longer_than_one_and_share_the_work_well():
+    plan = schedule(1, 81)
+    for workers in (2, 4, 8):
+        ideal = plan.duration(81) / workers
+        assert ideal <= plan.duration(81, workers) < 1.2 * ideal + timedelta(seconds=81)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, None])
+def test_workers_are_whole_and_positive(wrong):
+    with pytest.raises(ValueError, match=f"workers={wrong}: pass a whole number, 1 or more"):
+        schedule(1, 9).duration(60, wrong)
+
+
+def test_the_seconds_of_a_duration_are_positive():
+    with pytest.raises(ValueError, match="seconds_at_full_budget=0: pass a positive, finite number"):
+        schedule(1, 9).duration(0)

@@ -37,9 +37,11 @@ def spark():
     session.stop()
 
 
-def run(spark, objective, max_evals, parallelism, **options):
+SPACE = {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 9)}
+
+
+def run(spark, objective, max_evals, parallelism, space=SPACE, **options):
     trials = SparkTrials(parallelism=parallelism, spark_session=spark)
-    space = {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 9)}
     fmin(
         objective,
         space,
@@ -70,6 +72,8 @@ def test_a_hyperband_iteration(spark, parallelism):
     for doc in trials.trials:
         assert doc["result"]["loss"] == doc["misc"]["vals"]["x"][0] ** 2 + 1 / doc["misc"]["budget"]
     assert hyperband.incumbent(trials)["misc"]["budget"] == 9
+    first = [rung for rung in hyperband.report(trials).rungs if rung.iteration == 0]
+    assert [rung.evaluations for rung in first] == [9, 3, 1, 5, 1, 3]
 
 
 def test_tasks_that_fail_are_never_promoted(spark):
@@ -82,6 +86,9 @@ def test_tasks_that_fail_are_never_promoted(spark):
     assert any(doc["state"] == JOB_STATE_ERROR for doc in trials._dynamic_trials)
     for doc in trials._dynamic_trials:
         assert doc["misc"]["hyperband"]["rung"] == 0 or doc["misc"]["vals"]["x"][0] >= 0
+    assert hyperband.report(trials).failed == sum(
+        doc["misc"]["vals"]["x"][0] < 0 for doc in trials._dynamic_trials
+    )
 
 
 def test_a_timeout_cancels_what_runs_and_the_trials_can_be_gone_on_with(spark):
@@ -94,6 +101,8 @@ def test_a_timeout_cancels_what_runs_and_the_trials_can_be_gone_on_with(spark):
     assert time.monotonic() - start < 50
     cancelled = [doc for doc in trials._dynamic_trials if doc["state"] == JOB_STATE_CANCEL]
     assert cancelled
+    statuses = {record["tid"]: record["status"] for record in hyperband.records(trials)}
+    assert {statuses[doc["tid"]] for doc in cancelled} == {"failed"}
     domain = Domain(lambda _: 0, {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 9)})
     tids = trials.new_trial_ids(3)
     assert [doc["tid"] for doc in hyperband.suggest(tids, domain, trials, 0)] == tids
@@ -109,5 +118,53 @@ def test_early_stop_ends_the_run(spark):
 
 
 def test_with_budget_says_that_spark_hands_it_no_trial(spark):
+    objective = hyperband.with_budget(lambda params, budget=1: budget)
     with pytest.raises(ValueError, match=r"SparkTrials hands none.*hyperband\.budget"):
-        run(spark, hyperband.with_budget(lambda params, budget=1: budget), 3, 2)
+        run(spark, objective, 3, 2, space={"x": hp.uniform("x", -5, 5)})
+
+
+def test_with_a_budget_node_with_budget_needs_no_trial(spark):
+    trials = run(spark, hyperband.with_budget(lambda params, budget: budget), 12, 4)
+    assert [doc["result"]["loss"] for doc in trials.trials] == [
+        doc["misc"]["budget"] for doc in trials.trials
+    ]
+
+
+def continued(checkpoint_dir=None):
+    @hyperband.with_budget(checkpoint_dir=checkpoint_dir)
+    def objective(params, budget, checkpoint=None):
+        if params["x"] < -3:
+            raise RuntimeError("diverged")
+        epochs = list(checkpoint.state) if checkpoint else []
+        epochs += [params["x"]] * (budget - len(epochs))
+        loss = params["x"] ** 2 + 1 / budget
+        reached = checkpoint.budget if checkpoint else 0
+        return {"loss": loss, "status": STATUS_OK, "checkpoint": epochs, "epochs": epochs, "reached": reached}
+
+    return objective
+
+
+def test_promotions_take_up_checkpoints_from_a_folder(spark, tmp_path):
+    folder = tmp_path / "checkpoints"
+    trials = run(spark, continued(folder), PLAN.evaluations, 4)
+    budgets = {doc["tid"]: doc["misc"]["budget"] for doc in trials._dynamic_trials}
+    done = [doc for doc in trials.trials if doc["result"]["status"] == STATUS_OK]
+    assert {doc["misc"]["hyperband"]["rung"] for doc in done} == {0, 1, 2}
+    for doc in done:
+        below = doc["misc"]["hyperband"].get("below")
+        assert doc["result"]["reached"] == (0 if below is None else budgets[below])
+        assert doc["result"]["epochs"] == doc["misc"]["vals"]["x"] * doc["misc"]["budget"]
+    left = list(folder.glob("*/*.pkl"))
+    assert (
+        len(left) <= 3 + 1 + 1 + 4
+    )  # the places above the rungs, and what came in since the last suggestion
+
+
+def test_a_folder_is_for_one_run_and_checkpoints_need_one(spark, tmp_path):
+    run(spark, continued(tmp_path / "checkpoints"), 2, 2)
+    with pytest.raises(ValueError, match=r"checkpoint_dir='.*checkpoints' holds.*: pass a new folder"):
+        run(spark, continued(tmp_path / "checkpoints"), 2, 2)
+    with pytest.raises(
+        ValueError, match=r"keeps no attachments.*: pass with_budget\(checkpoint_dir=\.\.\.\)"
+    ):
+        run(spark, continued(), 2, 2)

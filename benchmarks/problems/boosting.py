@@ -52,7 +52,7 @@ PROBLEMS = [
         min_budget=1,
         max_budget=81,
         loss=loss,
-        optimum=0.0,
+        optimum=0.568711,
         exact=False,
         trains=True,
     )

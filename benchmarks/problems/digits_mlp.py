@@ -58,7 +58,7 @@ PROBLEMS = [
         min_budget=1,
         max_budget=27,
         loss=loss,
-        optimum=0.0,
+        optimum=0.0240266,
         exact=False,
         trains=True,
     )

@@ -57,7 +57,7 @@ PROBLEMS = [
         min_budget=1,
         max_budget=MAX_BUDGET,
         loss=loss,
-        optimum=0.0,
+        optimum=0.0342144,
         exact=False,
         trains=True,
     )

@@ -1,0 +1,232 @@
+"""Checkpoints: what an evaluation has trained, for the promotion of its configuration to take up."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import shutil
+import uuid
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperopt.base import Ctrl, Trials
+from hyperopt.fmin import pickler
+
+from hyperopt_hyperband.history import Document, History, Vals, loss
+from hyperopt_hyperband.promotion import needed
+from hyperopt_hyperband.schedule import Budget
+
+logger = logging.getLogger("hyperopt_hyperband")
+
+NAME = "checkpoint"
+"""Of the objective's argument, of the key in its result, and of the trial's attachment."""
+
+CLAIMED = "one-spark-run"
+"""The file that keeps a second run out of a folder whose checkpoints are told apart by parameters alone."""
+
+NO_FOLDER = (
+    "SparkTrials keeps no attachments, and so no checkpoints: pass with_budget(checkpoint_dir=...), a folder "
+    "that the driver and all workers see"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What the evaluation of the same configuration at the rung below has left.
+
+    Attributes
+    ----------
+    state : what the objective returned there under the key "checkpoint", a copy that is free to be changed
+    budget : int or float, the budget that this state has been trained with
+    """
+
+    state: Any
+    budget: Budget
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where one evaluation takes up a checkpoint, and leaves its own.
+
+    Attributes
+    ----------
+    folder : of all checkpoints; None where they are kept in the trials' attachments
+    below : what the rung below has left: a pickle, or the name of a file in the folder
+    own : the name of this configuration's subfolder
+    budget, max_budget : of this evaluation, and of the top rung, after which nothing is left to anyone
+    """
+
+    folder: Path | None
+    below: bytes | str | None
+    own: str
+    budget: Budget
+    max_budget: Budget
+
+
+def slot_of_trial(ctrl: Ctrl, folder: Path | None) -> Slot | None:
+    """The slot of an evaluation that sees its trial; None where the trial is not Hyperband's.
+
+    The attachment of the rung below names its file, and each configuration's subfolder has a new name: runs
+    that share a folder never meet.
+    """
+    misc = ctrl.current_trial["misc"]
+    stamp = misc.get("hyperband")
+    if stamp is None:
+        return None
+    below = None
+    attachments = ctrl.trials.trial_attachments({"tid": stamp.get("below")})
+    if NAME in attachments:
+        below = attachments[NAME]
+    own = str(Path(below).parent) if isinstance(below, str) else f"{stamp['config']}-{uuid.uuid4().hex}"
+    return Slot(folder, below, own, misc["budget"], stamp["max_budget"])
+
+
+def slot_of_parameters(
+    vals: Mapping[str, Any], budget: Budget, max_budget: Budget, folder: Path | None
+) -> Slot | None:
+    """The slot of an evaluation that sees its hyperparameters alone, the budget not among vals.
+
+    It takes up what the same hyperparameters have reached at the largest smaller budget. In a small space,
+    that may be a first evaluation's too, where another bracket has trained them before.
+    """
+    if folder is None:
+        return None
+    own = configuration_name(vals)
+    reached = [float(path.stem) for path in (folder / own).glob("*.pkl")]
+    smaller = [number for number in reached if number < budget]
+    return Slot(folder, file_name(own, max(smaller)) if smaller else None, own, budget, max_budget)
+
+
+def configuration_name(vals: Mapping[str, Any]) -> str:
+    """A name made of hyperparameters, the same in every process."""
+    plain = sorted((str(label), float(value)) for label, value in vals.items())
+    return hashlib.sha256(repr(plain).encode()).hexdigest()[:32]
+
+
+def file_name(own: str, budget: Budget) -> str:
+    """The name of the file of a configuration's checkpoint at a budget."""
+    return f"{own}/{float(budget)!r}.pkl"
+
+
+def take_up(slot: Slot | None) -> Checkpoint | None:
+    """The checkpoint to train on from; None where there is none, and training starts anew."""
+    if slot is None or slot.below is None:
+        return None
+    if isinstance(slot.below, bytes):
+        return pickle.loads(slot.below)  # type: ignore[no-any-return]
+    path = (slot.folder or Path()) / slot.below
+    try:
+        with path.open("rb") as file:
+            return pickle.load(file)  # type: ignore[no-any-return]
+    except FileNotFoundError:
+        logger.warning("checkpoint %s is gone: training starts anew", path)
+        return None
+
+
+def leave(slot: Slot | None, state: object) -> bytes | str | None:
+    """Keep a checkpoint; returns what to attach to the trial, None where no promotion can follow.
+
+    It is pickled at once: what the objective does with the state later changes nothing. A file gets its name
+    when it is complete, so that no reader ever sees half of one.
+    """
+    if slot is None or state is None or slot.budget == slot.max_budget:
+        return None
+    checkpoint = Checkpoint(state, slot.budget)
+    if slot.folder is None:
+        return pickler.dumps(checkpoint)  # type: ignore[no-any-return]
+    name = file_name(slot.own, slot.budget)
+    path = slot.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            pickler.dump(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return name
+
+
+def claim(folder: Path) -> None:
+    """Take a folder for one run of evaluations that see no trial. Raises ValueError where one has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / CLAIMED).touch(exist_ok=False)
+    except FileExistsError:
+        raise ValueError(
+            f"checkpoint_dir={str(folder)!r} holds the checkpoints of another run, which SparkTrials can't "
+            "tell from this run's: pass a new folder, or remove this one"
+        ) from None
+
+
+def drop(trials: Trials, history: History, folder: Path | None, label: str | None) -> None:
+    """Drop what no promotion can take up any more, read from the documents of the open brackets alone.
+
+    What stays: of each rung, the finished configurations that are among as many best as the next rung has
+    places, until their promotion has finished.
+    """
+    evaluations = _evaluations(history)
+    if folder is not None and hasattr(trials, "_spark"):
+        _drop_by_parameters(folder, label, evaluations)
+        return
+    pending = {evaluation.config for evaluation in evaluations if evaluation.pending}
+    for evaluation in evaluations:
+        if not evaluation.open:
+            left = trials.attachments.pop(trials.aname(evaluation.document, NAME), None)
+            if folder is not None and isinstance(left, str):
+                _remove(folder / left, whole=evaluation.config not in pending)
+
+
+@dataclass(frozen=True, slots=True)
+class _Evaluation:
+    """One evaluation of an open bracket; open: a promotion may still take up its checkpoint."""
+
+    document: Document
+    config: Hashable
+    vals: Vals
+    budget: Budget
+    pending: bool
+    open: bool
+
+
+def _evaluations(history: History) -> list[_Evaluation]:
+    found = []
+    for (_, s), outcomes in history.outcomes.items():
+        bracket = history.schedule.bracket(s)
+        candidates = needed(bracket, outcomes, loss)
+        for i, rung in enumerate(outcomes.rungs):
+            for config, document in rung.items():
+                pending = loss(document) is None
+                is_open = pending or (config, i) in candidates
+                vals = document["misc"]["vals"]
+                found.append(_Evaluation(document, config, vals, bracket.rungs[i].budget, pending, is_open))
+    return found
+
+
+def _drop_by_parameters(folder: Path, label: str | None, evaluations: list[_Evaluation]) -> None:
+    """Two configurations of a small space may share a subfolder: what one of them needs stays."""
+    present = set(os.listdir(folder))
+    names = {}
+    for each in evaluations:
+        vals = {name: value[0] for name, value in each.vals.items() if value and name != label}
+        names[each.config] = configuration_name(vals)
+    kept = {file_name(names[each.config], each.budget) for each in evaluations if each.open}
+    pending = {names[each.config] for each in evaluations if each.pending}
+    for each in evaluations:
+        own = names[each.config]
+        name = file_name(own, each.budget)
+        if own in present and name not in kept:
+            _remove(folder / name, whole=own not in pending)
+
+
+def _remove(path: Path, whole: bool) -> None:
+    """Remove a file; with the last of a configuration that is not at work, its subfolder too."""
+    path.unlink(missing_ok=True)
+    if whole and not any(path.parent.glob("*.pkl")):
+        shutil.rmtree(path.parent, ignore_errors=True)

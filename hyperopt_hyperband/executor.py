@@ -1,0 +1,479 @@
+"""Trials whose evaluations run on any executor of concurrent.futures."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+from hyperopt import progress, space_eval, tpe
+from hyperopt.base import Ctrl, Domain, Trials, spec_from_misc
+from hyperopt.fmin import pickler
+
+from hyperopt_hyperband.history import (
+    Document,
+    attachments,
+    begin,
+    cut_short,
+    documents,
+    fail,
+    finish,
+    is_done,
+    is_suspect,
+    loss,
+    suspect,
+    unfinished,
+)
+from hyperopt_hyperband.saving import EarlyStop, save_trials
+
+logger = logging.getLogger("hyperopt_hyperband")
+
+Algorithm = Callable[..., list[Document]]
+
+
+class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
+    """Trials whose evaluations run on an executor, many at a time; pass them to fmin as `trials`.
+
+        with ProcessPoolExecutor(8) as executor:
+            fmin(objective, space, algo=..., max_evals=..., trials=ExecutorTrials(executor))
+
+    For every algorithm, with all of fmin's options. The algorithm is asked for one evaluation whenever a
+    worker is free, so that each draw knows those before it. The objective travels by cloudpickle where the
+    executor pickles. There, `ctrl.trials` holds the evaluation's own document, with the attachments
+    of this trial and of the configuration's evaluation at the rung below.
+
+    No evaluation is lost. Those under way when fmin ends (timeout, loss_threshold, early_stop_fn, Ctrl-C, an
+    exception) are cancelled, and come first when fmin is called again with these trials. A worker can't
+    be made to drop its evaluation: it goes on unheard, and the shutdown of the executor waits for it.
+    Pickled trials leave the executor behind: set `trials.executor` to another one.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor, optional
+        A ProcessPoolExecutor, a ThreadPoolExecutor, Dask's `client.get_executor()`, mpi4py's
+        MPIPoolExecutor, loky's. Who made it shuts it down.
+    parallelism : int, at least 1, optional
+        How many evaluations run at a time. Default: one for each worker, where the executor tells.
+    trials : hyperopt.Trials, optional
+        Trials to go on with, such as those of `hyperband.load_trials` or, for points given beforehand, of
+        `hyperopt.fmin.generate_trials_to_calculate`.
+
+    Raises
+    ------
+    ValueError
+        In fmin: there is no executor, parallelism is unknown or no positive int, or the objective or the
+        space can't be pickled.
+    concurrent.futures.BrokenExecutor
+        In fmin: the executor takes no more work, because a worker has died or it is shut down. Set
+        `trials.executor` to a new one and call fmin again. What was under way when a worker died runs
+        first then, one at a time; where that breaks the executor again, the evaluation has failed.
+    """
+
+    asynchronous = True
+    executor: Executor | None = None
+    parallelism: int | None = None
+
+    def __init__(
+        self,
+        executor: Executor | None = None,
+        *,
+        parallelism: int | None = None,
+        trials: Trials | None = None,
+    ) -> None:
+        super().__init__(exp_key=None if trials is None else trials._exp_key, refresh=False)
+        self.executor = executor
+        self.parallelism = parallelism
+        if trials is not None:
+            self._dynamic_trials = list(documents(trials))
+            self._ids = trials._ids | {document["tid"] for document in self._dynamic_trials}
+            self.attachments = {k: v for k, v in trials.attachments.items() if k != "FMinIter_Domain"}
+        self.refresh()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "executor"}
+
+    def fmin(
+        self,
+        fn: Callable[..., Any],
+        space: Any,
+        algo: Algorithm | None = None,
+        max_evals: int | None = None,
+        timeout: float | None = None,
+        loss_threshold: float | None = None,
+        max_queue_len: int = 1,
+        rstate: np.random.Generator | None = None,
+        verbose: bool = False,
+        pass_expr_memo_ctrl: bool | None = None,
+        catch_eval_exceptions: bool = False,
+        return_argmin: bool = True,
+        show_progressbar: bool | Callable[..., Any] = True,
+        early_stop_fn: EarlyStop | None = None,
+        trials_save_file: str = "",
+    ) -> Any:
+        """Minimize fn over space. `hyperopt.fmin` calls it; the options are documented there.
+
+        max_queue_len - 1 evaluations wait in the executor until a worker is free. early_stop_fn is called
+        after every evaluation, with trials that hold the finished ones in the order in which they finished.
+        trials_save_file is written as by `hyperband.save_trials`.
+        """
+        if not isinstance(self.executor, Executor):
+            raise ValueError(
+                f"executor={self.executor!r}: set trials.executor to one of concurrent.futures, such as "
+                "ProcessPoolExecutor(4); a Dask client gives one by client.get_executor()"
+            )
+        room = _workers(self.executor, self.parallelism) + max(max_queue_len, 1) - 1
+        algo = tpe.suggest if algo is None else algo
+        max_evals = sys.maxsize if max_evals is None else max_evals
+        rstate = np.random.default_rng() if rstate is None else rstate
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        if trials_save_file:
+            early_stop_fn = save_trials(trials_save_file, early_stop_fn)
+
+        domain = Domain(fn, space, pass_expr_memo_ctrl=pass_expr_memo_ctrl)
+        flight = _Flight(self, self.executor, _pack(domain, self.executor))
+        waiting = deque(unfinished(self))
+        suspects = sum(map(is_suspect, waiting))
+        unasked = max_evals - len(self)
+        done = self.view(self._exp_key)
+        done._trials = [document for document in self.trials if is_done(document)]
+        best = min(map(_loss, done.trials), default=math.inf)
+        started = 0
+        stop = False
+        stop_args: Any = []
+        with _progress(verbose, show_progressbar)(initial=len(done), total=max_evals) as bar:
+            try:
+                while not stop and (loss_threshold is None or best >= loss_threshold):
+                    while len(flight) < (1 if suspects > 0 else room) and time.monotonic() < deadline:
+                        if not waiting and unasked > 0:
+                            waiting.extend(self._suggest(algo, domain, rstate))
+                            unasked = unasked - len(waiting) if waiting else 0
+                        if not waiting:
+                            break
+                        flight.start(waiting.popleft(), whole=started < room)
+                        started += 1
+                    if (ended := flight.next(deadline)) is None:
+                        break
+                    document, error = ended
+                    suspects -= 1
+                    if error is None:
+                        done._trials.append(document)
+                        best = min(best, _loss(document))
+                        bar.postfix = f"best loss: {best}"
+                        bar.update(1)
+                    else:
+                        logger.error("trial %s failed: %r", document["tid"], error)
+                        if not catch_eval_exceptions:
+                            raise error
+                        self.refresh()
+                    if early_stop_fn is not None:
+                        stop, stop_args = early_stop_fn(done, *stop_args)
+            finally:
+                flight.stop()
+                self.refresh()
+        if return_argmin:
+            if not self.trials:
+                raise Exception("There are no evaluation tasks, cannot return argmin of task losses.")
+            return self.argmin
+        return space_eval(space, self.argmin) if self.trials else None
+
+    def _suggest(self, algo: Algorithm, domain: Domain, rstate: np.random.Generator) -> list[Document]:
+        before = len(self._dynamic_trials)
+        new = algo(self.new_trial_ids(1), domain, self, rstate.integers(2**31 - 1))
+        self._ids.update(self.insert_trial_docs(new))
+        inserted: list[Document] = self._dynamic_trials[before:]
+        self._trials.extend(inserted)  # refresh() would read every document
+        return inserted
+
+
+class _Parcel:
+    """What goes to a worker and comes back: handed over as it is, or by cloudpickle where it is pickled."""
+
+    # No dataclass, here and below: Dask would hash all its fields.
+    def __init__(self, content: Any, blob: bytes = b"") -> None:
+        self.content = content
+        self.blob = blob
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Parcel, (None, self.packed())
+
+    def packed(self) -> bytes:
+        self.blob = self.blob or pickler.dumps(self.content)
+        return self.blob
+
+    def open(self) -> Any:
+        return self.content if self.content is not None else pickler.loads(self.blob)
+
+    def open_once(self) -> Any:
+        """Open it where no earlier parcel has been the same."""
+        if self.content is None:
+            key = _key(self.blob)
+            known = _opened.get(key)
+            self.content = self.open() if known is None else known
+            _opened.clear()
+            _opened[key] = self.content
+        return self.content
+
+
+class _Reminder:
+    """A parcel's name, for a worker that has opened it once."""
+
+    def __init__(self, parcel: _Parcel | None, key: bytes = b"") -> None:
+        self.parcel = parcel
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.parcel is not None and not self.key:
+            self.key = _key(self.parcel.packed())
+        return _Reminder, (None, self.key)
+
+    def open_once(self) -> Any:
+        """None where there is no such parcel."""
+        return _opened.get(self.key) if self.parcel is None else self.parcel.content
+
+
+_opened: dict[bytes, Any] = {}
+"""In a worker: the domain that it has opened last."""
+
+
+def _key(blob: bytes) -> bytes:
+    return hashlib.sha256(blob).digest()
+
+
+@dataclass
+class _Outcome:
+    """How an evaluation has ended, and what it has made of its attachments."""
+
+    result: Document | None = None
+    error: Exception | None = None
+    attached: dict[str, Any] = field(default_factory=dict)
+    deleted: set[str] = field(default_factory=set)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self.error is not None:
+            state["error"] = _portable(self.error)
+            state["trace"] = "".join(traceback.format_exception(self.error))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        trace = state.pop("trace", None)
+        self.__dict__.update(state)
+        if trace is not None:
+            kind, args, attributes = state["error"]
+            self.error = kind.__new__(kind, *args)
+            with contextlib.suppress(TypeError):
+                kind.__init__(self.error, *args)
+            self.error.args = args
+            self.error.__dict__.update(attributes)
+            self.error.__cause__ = _WorkerError(trace)
+
+
+class _WorkerError(Exception):
+    """The traceback of an exception in its worker."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+class _LoadError(Exception):
+    """A worker can't load the objective or the space."""
+
+
+@dataclass
+class _Flight:
+    """The evaluations under way on an executor."""
+
+    trials: Trials
+    executor: Executor
+    work: _Parcel
+    documents: dict[Future[_Parcel | None], Document] = field(default_factory=dict)
+    ended: SimpleQueue[Future[_Parcel | None]] = field(default_factory=SimpleQueue)
+    broken: BrokenExecutor | None = None
+
+    def __post_init__(self) -> None:
+        self.reminder = _Reminder(self.work)
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    def start(self, document: Document, *, whole: bool) -> None:
+        """Hand an evaluation to the executor, with the whole domain or a reminder of it."""
+        begin(document)
+        work = self.work if whole else self.reminder
+        # A copy: in a thread, an evaluation that was given up can still write into it.
+        task = _Parcel((dict(document), attachments(document, self.trials)))
+        if self.work.blob:
+            task.packed()
+        try:
+            future = self.executor.submit(_evaluate, work, task)
+        except Exception as error:
+            raise self._unfit(error) from error
+        self.documents[future] = document
+        future.add_done_callback(self.ended.put)
+
+    def next(self, deadline: float) -> tuple[Document, Exception | None] | None:
+        """Wait for an evaluation to end: its document and its error; None where all have, or time is up."""
+        while self.documents:
+            try:
+                left = None if deadline == math.inf else max(0, deadline - time.monotonic())
+                future = self.ended.get(timeout=left)
+            except Empty:
+                return None
+            try:
+                parcel = future.result()
+                outcome = None if parcel is None else parcel.open()
+            except (BrokenExecutor, CancelledError, _LoadError) as error:
+                raise self._unfit(error) from error
+            except Exception as error:
+                outcome = _Outcome(error=error)
+            document = self.documents.pop(future)
+            if outcome is None:  # its worker has not opened the domain yet
+                self.start(document, whole=True)
+                continue
+            self._write(document, outcome)
+            return document, outcome.error
+        return None
+
+    def stop(self) -> None:
+        """Take in what has ended, and give up the rest."""
+        for future, document in self.documents.items():
+            if not future.cancel() and future.done() and future.exception() is None:
+                with contextlib.suppress(Exception):
+                    if (parcel := future.result()) is not None:
+                        self._write(document, parcel.open())
+                        continue
+            if self.broken:
+                fail(document, self.broken) if is_suspect(document) else suspect(document)
+        cut_short(self.trials)
+
+    def _write(self, document: Document, outcome: _Outcome) -> None:
+        self.trials.attachments.update(outcome.attached)
+        for name in outcome.deleted:
+            self.trials.attachments.pop(name, None)
+        if outcome.error is not None:
+            fail(document, outcome.error)
+        elif outcome.result is not None:
+            finish(document, outcome.result)
+
+    def _unfit(self, error: Exception) -> Exception:
+        """What to tell the user where the executor can't do the work."""
+        if isinstance(error, BrokenExecutor):
+            self.broken = error
+        tids = sorted(document["tid"] for document in self.documents.values())
+        return BrokenExecutor(
+            f"the executor can't go on ({type(error).__name__}: {error}), with trials {tids} under way. "
+            "No result is lost: set trials.executor to a new one, and call fmin again with these trials"
+        )
+
+
+def _evaluate(work: _Parcel | _Reminder, task: _Parcel) -> _Parcel | None:
+    """In the worker: evaluate a document's hyperparameters, with trials that hold it alone.
+
+    None where the worker is reminded of a domain that it does not have.
+    """
+    try:
+        domain = work.open_once()
+    except Exception as error:
+        raise _LoadError(f"a worker can't load the objective: {error!r}") from error
+    if domain is None:
+        return None
+    document, readable = task.open()
+    trials = Trials(exp_key=document["exp_key"], refresh=False)
+    trials._insert_trial_docs([document])
+    trials.attachments.update(readable)
+    trials.refresh()
+    outcome = _Outcome()
+    try:
+        with _ctrl_c():
+            outcome.result = domain.evaluate(spec_from_misc(document["misc"]), Ctrl(trials, document))
+    except Exception as error:
+        outcome.error = error
+    absent = object()
+    after = trials.attachments
+    outcome.attached = {k: v for k, v in after.items() if v is not readable.get(k, absent)}
+    outcome.deleted = readable.keys() - after.keys()
+    return _Parcel(outcome)
+
+
+@contextlib.contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt a process pool's worker here alone: between evaluations, it may hold a lock."""
+    if not _is_pool_worker(os.getpid()):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@functools.lru_cache(maxsize=1)
+def _is_pool_worker(_pid: int) -> bool:
+    """Whether this process is a worker that evaluates in its main thread and minds Ctrl-C."""
+    return (
+        multiprocessing.parent_process() is not None
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+
+def _pack(domain: Domain, executor: Executor) -> _Parcel:
+    """Pickle before the executor does: a process pool may never shut down once that has failed in it."""
+    work = _Parcel(domain)
+    if not isinstance(executor, ThreadPoolExecutor):
+        try:
+            work.packed()
+        except Exception as error:
+            raise ValueError(
+                f"the objective or the space can't be pickled ({type(error).__name__}: {error}): make in the "
+                "objective what it needs there, or evaluate in threads, with a ThreadPoolExecutor"
+            ) from error
+    return work
+
+
+def _portable(error: Exception) -> tuple[type[Exception], tuple[Any, ...], dict[str, Any]]:
+    """The parts of an exception: some, such as Hyperopt's InvalidLoss, can be pickled but not unpickled."""
+    parts = (type(error), error.args, vars(error))
+    try:
+        pickler.dumps(parts)
+    except Exception:
+        return RuntimeError, (f"{type(error).__name__}: {error}",), {}
+    return parts
+
+
+def _loss(document: Document) -> float:
+    value = loss(document)
+    return math.inf if value is None else value
+
+
+def _workers(executor: Executor, parallelism: int | None) -> int:
+    if parallelism is None:
+        parallelism = getattr(executor, "_max_workers", None) or getattr(executor, "num_workers", None)
+    if not isinstance(parallelism, int) or isinstance(parallelism, bool) or parallelism < 1:
+        raise ValueError(
+            f"parallelism={parallelism!r}: pass how many evaluations may run at a time, 1 or more"
+        )
+    return parallelism
+
+
+def _progress(verbose: bool, show: bool | Callable[..., Any]) -> Callable[..., Any]:
+    if not verbose or not show:
+        return progress.no_progress_callback  # type: ignore[no-any-return]
+    return progress.default_callback if show is True else show

@@ -1,0 +1,77 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import loss, run
+
+from hyperopt_hyperband import hyperband
+from hyperopt_hyperband.__main__ import main
+
+
+def test_plan_prints_the_schedule(capsys):
+    main(["plan", "--max-budget", "81", "--eta", "3"])
+    assert capsys.readouterr().out == f"{hyperband.schedule(1, 81, 3)}\n"
+    main(["plan", "--min-budget", "0.5", "--max-budget", "8"])
+    assert capsys.readouterr().out == f"{hyperband.schedule(0.5, 8)}\n"
+
+
+def test_plan_tells_the_duration(capsys):
+    main(["plan", "--max-budget", "81", "--seconds", "81"])
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "expected duration on 1 worker: 31 min 42 s; with continued training 26 min 21 s"
+    )
+    main(["plan", "--max-budget", "81", "--seconds", "81", "--workers", "1000"])
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "expected duration on 1000 workers: 2 min 1 s; with continued training 1 min 21 s"
+    )
+
+
+@pytest.mark.parametrize("saved_by", ["fmin", "save_trials"])
+def test_report_reads_a_file_in_a_process_of_its_own(space, tmp_path, saved_by):
+    file = tmp_path / "trials"
+    options = {
+        "fmin": {"trials_save_file": str(file)},
+        "save_trials": {"early_stop_fn": hyperband.save_trials(file)},
+    }
+    trials = run(loss, space, 30, **options[saved_by])
+    shown = subprocess.run(
+        [sys.executable, "-m", "hyperopt_hyperband", "report", file],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+    )
+    assert shown.stdout == f"{hyperband.report(trials)}\n"
+
+
+def test_the_help_warns_of_pickles(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", "--help"])
+    assert "comes from a source you trust" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "--max-budget", "81", "--eta", "1"], "eta=1: a rung keeps 1/eta"),
+        (["plan", "--max-budget", "many"], "argument --max-budget: invalid"),
+        (["plan", "--max-budget", "9", "--seconds", "1", "--workers", "0"], "workers=0: pass a whole number"),
+        (["report", "missing"], "missing: no such file"),
+        (["report", __file__], "can't be read"),
+    ],
+)
+def test_mistakes_end_with_a_message(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_pickle_of_something_else_is_told(tmp_path, capsys):
+    file = tmp_path / "list"
+    file.write_bytes(b"\x80\x04].")
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(file)])
+    assert "holds no trials, but list" in capsys.readouterr().err
