@@ -3,26 +3,17 @@
 scikit-learn's own ways are not that. `warm_start` makes a new optimizer and a new order of the rows at each
 fit; `partial_fit` keeps the optimizer, but not the order, runs one epoch whatever the stop of `fit` would
 say, and validates the data at each of them, which takes half of a small network's time.
-
-    python benchmarks/continued_mlp.py    how equal, and for how much less, on the article's quick problem
 """
 
 from __future__ import annotations
 
-import functools
-import time
 import warnings
 from typing import Any
 
 import numpy as np
-from hyperopt import STATUS_OK, fmin
-from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import check_cv
 from sklearn.neural_network import MLPClassifier
-from threadpoolctl import threadpool_limits
-
-from hyperopt_hyperband import hyperband
 
 
 class Orders(np.random.RandomState):
@@ -103,51 +94,3 @@ def cross_validate(
         epochs += train_on(model, max_iter, features[train], target[train])
         scores.append(float(model.score(features[test], target[test])))
     return scores, epochs, models
-
-
-def main() -> None:
-    from article import ARTICLE_SPACE, QUICK, train
-
-    features, target = load_digits(return_X_y=True)
-    anew: list[dict[str, Any]] = []
-    continued: list[dict[str, Any]] = []
-
-    @hyperband.with_budget
-    def objective(params: dict[str, Any], budget: int, checkpoint: Any = None) -> dict[str, Any]:
-        anew.append(train(QUICK, params, budget))
-        with threadpool_limits(1):
-            scores, trained, models = cross_validate(
-                params | {"random_state": 1234},
-                budget,
-                features,
-                target,
-                QUICK.folds,
-                checkpoint and checkpoint.state,
-            )
-        accuracy, epochs = float(np.mean(scores)), sum(model.n_iter_ for model in models)
-        continued.append({"accuracy": accuracy, "epochs": epochs, "trained": trained})
-        return {"loss": -accuracy, "status": STATUS_OK, "checkpoint": models}
-
-    start = time.process_time()
-    fmin(
-        objective,
-        ARTICLE_SPACE,
-        algo=functools.partial(hyperband.suggest, max_budget=QUICK.max_budget),
-        max_evals=QUICK.iterations * hyperband.schedule(1, QUICK.max_budget).evaluations,
-        rstate=np.random.default_rng(0),
-        verbose=False,
-    )
-    # All but the training anew: checkpoints and suggestions too.
-    seconds = time.process_time() - start - sum(one["cpu_seconds"] for one in anew)
-    same = [one["accuracy"] == other["accuracy"] for one, other in zip(anew, continued, strict=True)]
-    same_epochs = [one["epochs"] == other["epochs"] for one, other in zip(anew, continued, strict=True)]
-    print(f"{len(same)} evaluations: {sum(same)} accuracies and {sum(same_epochs)} n_iter_ are equal")
-    for unit, whole, less in [
-        ("epochs", sum(one["epochs"] for one in anew), sum(one["trained"] for one in continued)),
-        ("CPU seconds", sum(one["cpu_seconds"] for one in anew), seconds),
-    ]:
-        print(f"{unit}: {whole:.0f} anew, {less:.0f} continued, ratio {less / whole:.3f}")
-
-
-if __name__ == "__main__":
-    main()
