@@ -24,7 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -368,9 +368,11 @@ def main() -> None:
     parser.add_argument("--no-runs", action="store_true", help="only summarise what is recorded")
     parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 to 4; quick: 0")
     parser.add_argument("--algorithms", nargs="+", default=list(STYLES), choices=list(STYLES))
+    parser.add_argument("--iterations", type=int, help="of Hyperband and bohb; more go on with a run later")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each")
     arguments = parser.parse_args()
     problem = QUICK if arguments.quick else FULL
+    problem = replace(problem, iterations=arguments.iterations or problem.iterations)
     seeds = arguments.seeds or ([0] if arguments.quick else range(5))
     if not arguments.no_runs:
         with ProcessPoolExecutor(arguments.workers) as executor:
