@@ -14,6 +14,7 @@ from hyperopt_hyperband import encoding, gp
 from hyperopt_hyperband.history import Document, Evidence, Vals
 from hyperopt_hyperband.hyperband import suggest_by
 from hyperopt_hyperband.promotion import FAILED
+from hyperopt_hyperband.samplers import order
 from hyperopt_hyperband.schedule import Budget
 
 __all__ = ["suggest"]
@@ -88,7 +89,7 @@ def draw(
 ) -> Vals | None:
     """The model's draw; None as long as nothing has finished at max_budget, or there is nothing to tune."""
     space = encoding.axes(domain, label)
-    evidence = sorted(evidence, key=_order)
+    evidence = sorted(evidence, key=order)
     finished = sum(each.loss is not None for each in evidence)
     succeeded = sum(each.loss is not None and each.loss < FAILED for each in evidence)
     if all(axis.budget for axis in space) or not succeeded or evidence[0].budget < max_budget:
@@ -113,26 +114,23 @@ def draw(
     targets = _targets([evidence[i].loss for i in learned])
     with _one_thread():
         subset = rng.permutation(len(learned))[:SCALED_BY]
-        process = gp.fit(x, times / (-times.min() or 1.0), owners, targets, subset)
+        process = gp.fit(x, times / (-min(times.min(), 0.0) or 1.0), owners, targets, subset)
         mean, deviation = process.predict(encoding.features(space, candidates, options)[0])
-    return encoding.vals_of(space, candidates[np.argmin(mean - rng.uniform(0, 2) * deviation)])
-
-
-def _order(evidence: Evidence) -> tuple[float, float, float]:
-    """What has finished, by rank: a higher budget beats a lower one, then the loss; failures; the pending."""
-    if evidence.loss is None:
-        return 2, 0, 0
-    return evidence.loss == FAILED, -evidence.budget, evidence.loss
+    for row in candidates[np.argsort(mean - rng.uniform(0, 2) * deviation, kind="stable")]:
+        if encoding.is_valid(domain, vals := encoding.vals_of(space, row), label):
+            return vals
+    return None
 
 
 def _targets(observed: Sequence[float | None]) -> Array:
     """Standardised losses: the better half as it is, the worse half by rank, failures as the worst."""
     losses = np.array(observed, dtype=float)
-    losses = np.minimum(losses, losses[losses < FAILED].max())
+    losses = np.minimum(losses, losses[losses < FAILED].max()).clip(-1e100, 1e100)  # their squares are finite
     median = np.median(losses)
     scale = max(median - np.quantile(losses, 0.1), 1e-12)
     rank = np.argsort(np.argsort(losses, kind="stable")) / max(1, len(losses) - 1)
-    targets: Array = np.where(losses <= median, (losses - median) / scale, 2 * rank - 1)
+    better = (np.minimum(losses, median) - median) / scale
+    targets: Array = np.where(losses <= median, better, 2 * rank - 1)
     targets -= targets.mean()
     targets /= targets.std() or 1.0
     return targets

@@ -228,7 +228,7 @@ def _labelled(domain: Domain, label: str) -> Knob:
             f"budget={label!r} is not in the space: pass one of {sorted(map(str, domain.params))}"
         )
     node = domain.params[label]
-    if node.name == "categorical" or (node.name == "randint" and _is_choice(domain, label)):
+    if node.name == "categorical" or label in deciding(domain):
         raise ValueError(f"budget={label!r} is a choice: pass the label of a numeric hyperparameter")
     found = bounds(node)
     if found is None:
@@ -255,8 +255,8 @@ def bounds(node: Apply) -> tuple[float, float, float | None] | None:
     given: dict[str, Any] = {name: a.obj for name, a in node.arg.items() if isinstance(a, Literal)}
     low, high = given.get("low"), given.get("high")
     match node.name:
-        case "randint":
-            return (0, given["low"] - 1, 1) if high is None else (given["low"], high - 1, 1)
+        case "randint" if low is not None:
+            return (0, low - 1, 1) if high is None else (low, high - 1, 1)
         case "uniform" | "quniform" if low is not None and high is not None:
             return low, high, given.get("q")
         case "loguniform" | "qloguniform" if low is not None and high is not None:
@@ -270,13 +270,11 @@ def _exp(logarithm: float) -> float:
     return float(round(value)) if math.isclose(value, round(value), rel_tol=1e-12) else value
 
 
-def _is_choice(domain: Domain, label: str) -> bool:
-    return any(
-        node.name == "switch"
-        and node.pos_args[0].name == "hyperopt_param"
-        and node.pos_args[0].arg["label"].obj == label
-        for node in pyll.dfs(domain.expr)
-    )
+def deciding(domain: Domain) -> set[str]:
+    """The labels that a switch of the space depends on."""
+    switches = [node.pos_args[0] for node in pyll.dfs(domain.expr) if node.name == "switch"]
+    nodes = [node for switch in switches for node in pyll.dfs(switch)]
+    return {node.arg["label"].obj for node in nodes if node.name == "hyperopt_param"}
 
 
 def _name(objective: Callable[..., Any]) -> str:

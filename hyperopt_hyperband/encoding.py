@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from hyperopt import pyll, rand
 from hyperopt.base import Domain
-from hyperopt.pyll.base import Literal
+from hyperopt.pyll.base import Apply, Literal
 
-from hyperopt_hyperband.budget import bounds
+from hyperopt_hyperband.budget import bounds, deciding
 from hyperopt_hyperband.history import Vals
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+TINY = 1e-300
 SPREAD = 2.5
 """A distribution without bounds is taken for this many standard deviations to either side."""
 
@@ -27,7 +28,9 @@ class Axis:
 
     Attributes
     ----------
-    choice : its values are indices without an order
+    choice : its values have no order
+    deciding : others are active or not by it
+    whole : its values are ints in Hyperopt's documents
     budget : it holds the budget, which is no hyperparameter to the model
     low, high : its range, of the logarithm where it is log
     step : its values are multiples of it; None: any
@@ -35,6 +38,8 @@ class Axis:
 
     label: str
     choice: bool = False
+    deciding: bool = False
+    whole: bool = False
     budget: bool = False
     log: bool = False
     low: float = 0.0
@@ -43,7 +48,8 @@ class Axis:
 
     def unit(self, values: Array) -> Array:
         """The values on a scale where the range is 0 to 1."""
-        values = np.log(np.maximum(values, 1e-300)) if self.log else values
+        if self.log:  # a rounded one may be 0
+            values = np.where(values <= 0, self.low, np.log(np.maximum(values, TINY)))
         unit: Array = (values - self.low) / (self.high - self.low or 1.0)
         return unit
 
@@ -58,40 +64,44 @@ class Axis:
 def axes(domain: Domain, budget_label: str | None) -> list[Axis]:
     """The hyperparameters of a space.
 
-    What a switch of the space depends on is a choice, whatever its distribution.
+    Raises
+    ------
+    ValueError
+        A distribution whose parameters are expressions.
     """
-    switches = [node.pos_args[0] for node in pyll.dfs(domain.expr) if node.name == "switch"]
-    deciding = {
-        node.arg["label"].obj
-        for switch in switches
-        for node in pyll.dfs(switch)
-        if node.name == "hyperopt_param"
-    }
+    decide = deciding(domain)
     return [
-        Axis(str(label), budget=True) if label == budget_label else _axis(str(label), node, label in deciding)
+        Axis(str(label), budget=True) if label == budget_label else _axis(str(label), node, label in decide)
         for label, node in domain.params.items()
     ]
 
 
-def _axis(label: str, node: pyll.Apply, deciding: bool) -> Axis:
-    if deciding or node.name == "categorical":
-        return Axis(label, choice=True)
+def _axis(label: str, node: Apply, deciding: bool) -> Axis:
+    whole = node.name in ("randint", "categorical")
+    if node.name == "categorical" or (deciding and whole):
+        return Axis(label, choice=True, deciding=True, whole=whole)
     log = "log" in node.name
     found = bounds(node)
     if found is not None:
         low, high, step = found
-        low, high = (math.log(low), math.log(high)) if log else (low, high)
-        return Axis(label, log=log, low=low, high=high, step=step)
+        low, high = (math.log(max(low, TINY)), math.log(max(high, TINY))) if log else (low, high)
+        return Axis(label, deciding=deciding, whole=whole, log=log, low=low, high=high, step=step)
     given: dict[str, Any] = {name: a.obj for name, a in node.arg.items() if isinstance(a, Literal)}
+    if not given.keys() >= {"mu", "sigma"}:
+        raise ValueError(
+            f"the {node.name} of {label!r} has parameters that are expressions: give it numbers, or draw at "
+            "random, with hyperband.suggest"
+        )
     mean, reach = given["mu"], SPREAD * given["sigma"]
-    return Axis(label, log=log, low=mean - reach, high=mean + reach, step=given.get("q"))
+    low, high, step = mean - reach, mean + reach, given.get("q")
+    return Axis(label, deciding=deciding, log=log, low=low, high=high, step=step)
 
 
 def matrix(space: Sequence[Axis], configurations: Sequence[Vals]) -> Array:
     """Configurations as rows of values; NaN where inactive, 0 for any budget."""
     missing = (math.nan,)
     rows = [[(vals.get(axis.label) or missing)[0] for axis in space] for vals in configurations]
-    return _without_budget(space, np.array(rows, dtype=float).reshape(len(rows), len(space)))
+    return _canonical(space, np.array(rows, dtype=float).reshape(len(rows), len(space)))
 
 
 def random_rows(space: Sequence[Axis], domain: Domain, rng: np.random.Generator, size: int) -> Array:
@@ -100,20 +110,22 @@ def random_rows(space: Sequence[Axis], domain: Domain, rng: np.random.Generator,
     rows = np.full((size, len(space)), math.nan)
     for column, axis in enumerate(space):
         rows[list(idxs[axis.label]), column] = vals[axis.label]
-    return _without_budget(space, rows)
+    return _canonical(space, rows)
 
 
-def _without_budget(space: Sequence[Axis], rows: Array) -> Array:
+def _canonical(space: Sequence[Axis], rows: Array) -> Array:
+    """Equal configurations as equal bytes: 0 for any budget, no -0, and one kind of NaN."""
     for column, axis in enumerate(space):
         if axis.budget:
             rows[:, column] *= 0
-    return rows
+    rows[np.isnan(rows)] = math.nan
+    return rows + 0.0
 
 
 def vals_of(space: Sequence[Axis], row: Array) -> Vals:
     """Hyperopt's assignment of a row."""
     return {
-        axis.label: [] if math.isnan(value) else [int(value) if axis.choice else value]
+        axis.label: [] if math.isnan(value) else [int(value) if axis.whole else value]
         for axis, value in zip(space, row.tolist(), strict=True)
     }
 
@@ -149,8 +161,8 @@ def options(space: Sequence[Axis], rows: Array) -> list[Array]:
 def mutated(space: Sequence[Axis], parents: Array, others: Array, rng: np.random.Generator) -> Array:
     """Each parent with some of its hyperparameters changed: numbers a little, choices to another's.
 
-    A choice changes only where the other has the same hyperparameters active, so that every child is a
-    configuration of the space.
+    What others depend on changes only where the other has the same hyperparameters active, so that a child is
+    a configuration of the space, but where two switches share a hyperparameter, or depend on several.
     """
     count, width = parents.shape
     changed = rng.random((count, width)) < rng.choice([0.0, 0.2, 0.5], size=(count, 1))
@@ -159,12 +171,53 @@ def mutated(space: Sequence[Axis], parents: Array, others: Array, rng: np.random
     alike = (np.isnan(parents) == np.isnan(others)).all(axis=1)
     children: Array = parents.copy()
     for i, axis in enumerate(space):
-        if axis.budget:
+        if axis.budget or axis.low == axis.high:
             continue
-        if axis.choice:
+        if axis.deciding:
             moved, where = others[:, i], changed[:, i] & alike
         else:
             moved = axis.value(axis.unit(parents[:, i]) + distance * rng.standard_normal(count))
             where = changed[:, i]
         children[:, i] = np.where(where, moved, parents[:, i])
-    return children
+    return _canonical(space, children)
+
+
+def is_valid(domain: Domain, vals: Vals, budget_label: str | None) -> bool:
+    """Whether the space can draw these values: inside their bounds, and just those that are active.
+
+    Variations of strangers may be outside, and those of what has been drawn where `mutated` says so.
+    """
+    nodes = [node for node in pyll.dfs(domain.expr) if node.name == "hyperopt_param"]
+    memo = {node: vals[label][0] for node in nodes if vals[label := node.arg["label"].obj]}
+    active: set[Apply] = set()
+    waiting = [domain.expr]
+    while waiting:
+        node = waiting.pop()
+        if node in active:
+            continue
+        active.add(node)
+        if node.name != "switch":
+            waiting += node.inputs()
+            continue
+        selector, *options = node.pos_args
+        asked = [each for each in pyll.dfs(selector) if each.name == "hyperopt_param"]
+        if not memo.keys() >= set(asked):
+            return False
+        option = int(pyll.rec_eval(selector, memo=memo))
+        if not 0 <= option < len(options):
+            return False
+        waiting += [selector, options[option]]
+    return active.intersection(nodes) == memo.keys() and all(
+        _within(node.arg["obj"], value)
+        for node, value in memo.items()
+        if node.arg["label"].obj != budget_label
+    )
+
+
+def _within(node: Apply, value: float) -> bool:
+    found = bounds(node)
+    if found is None:
+        return True
+    low, high, step = found
+    slack = (step or 0) / 2 + 1e-9 * abs(high - low)
+    return low - slack <= value <= high + slack

@@ -90,7 +90,6 @@ def _most_likely(x: Array, t: Array, owners: Array, y: Array) -> tuple[Array, fl
     for column, owner in enumerate(owners):
         squares[:, :, owner] += (x[:, None, column] - x[:, column]) ** 2
     apart = np.abs(t[:, None] - t)
-
     # Logarithms of the parameters, the growth itself aside: where they start, and the prior around it.
     centre = np.array([*[0.5 * math.log(width) - math.log(2)] * width, 0.0, math.log(0.05), 0.0])
     spread = np.array([*[1.0] * width, 1.0, 1.5, 3.0])
@@ -98,27 +97,37 @@ def _most_likely(x: Array, t: Array, owners: Array, y: Array) -> tuple[Array, fl
     high = np.array([*[HIGHEST] * width, math.log(20), math.log(2), 9.0])
     theta, step, before = centre.copy(), np.full(width + 3, 0.3), np.zeros(width + 3)
     for _ in range(STEPS):
-        budget_scale = math.exp(theta[width])
-        kernel, slope = _matern(squares @ np.exp(-2 * theta[:width]))
-        over_budgets = np.exp(-apart / budget_scale)
-        kernel *= over_budgets
-        noise = np.exp(theta[width + 1] - theta[width + 2] * t)
-        precision = np.linalg.inv(kernel + np.diag(noise + JITTER))
-        weights = precision @ y
-        variance = max(float(y @ weights) / count, 1e-6)
-        # Half the derivative of the log likelihood by the covariance (Rasmussen and Williams, eq. 5.9).
-        outer = 0.5 * (np.outer(weights, weights) / variance - precision)
-        gradient = np.empty(width + 3)
-        by_squares = (outer * slope * over_budgets).ravel() @ squares.reshape(-1, width)
-        gradient[:width] = by_squares * np.exp(-2 * theta[:width])
-        gradient[width] = np.sum(outer * kernel * apart) / budget_scale
-        gradient[width + 1] = np.diag(outer) @ noise
-        gradient[width + 2] = -(np.diag(outer) * t) @ noise
-        gradient -= (theta - centre) / spread**2
+        gradient = _gradient(theta, squares, apart, t, y) - (theta - centre) / spread**2
         turned = np.sign(gradient * before)
         step = np.where(turned > 0, np.minimum(1.3 * step, 1.0), np.where(turned < 0, 0.5 * step, step))
         theta, before = np.clip(theta + step * np.sign(gradient), low, high), gradient
     return np.exp(theta[:width]), math.exp(theta[width]), math.exp(theta[width + 1]), float(theta[width + 2])
+
+
+def _gradient(theta: Array, squares: Array, apart: Array, t: Array, y: Array) -> Array:
+    """The log likelihood's, with the most likely variance of the signal.
+
+    Parameters
+    ----------
+    theta : what `_most_likely` returns, as logarithms, but for the growth
+    squares, apart : n x n x hyperparameters and n x n
+        Squared distances, and distances of log budgets.
+    """
+    width = squares.shape[2]
+    shrink, budget_scale = np.exp(-2 * theta[:width]), math.exp(theta[width])
+    kernel, slope = _matern(squares @ shrink)
+    over_budgets = np.exp(-apart / budget_scale)
+    kernel *= over_budgets
+    noise = np.exp(theta[width + 1] - theta[width + 2] * t)
+    precision = np.linalg.inv(kernel + np.diag(noise + JITTER))
+    weights = precision @ y
+    variance = max(float(y @ weights) / len(y), 1e-6)
+    # The derivative by the covariance (Rasmussen and Williams, eq. 5.9); then the chain rule.
+    outer = 0.5 * (np.outer(weights, weights) / variance - precision)
+    by_squares = (outer * slope * over_budgets).ravel() @ squares.reshape(-1, width)
+    by_noise = np.diag(outer) * noise
+    by_budget_scale = np.sum(outer * kernel * apart) / budget_scale
+    return np.array([*(by_squares * shrink), by_budget_scale, by_noise.sum(), -(by_noise @ t)])
 
 
 def _scaled_squares(a: Array, b: Array, scales: Array) -> Array:
@@ -129,7 +138,7 @@ def _scaled_squares(a: Array, b: Array, scales: Array) -> Array:
 
 
 def _matern(squares: Array) -> tuple[Array, Array]:
-    """Matern 5/2 of squared distances, and minus its derivative by half the logarithm of a distance."""
+    """Matern 5/2 of squared distances, and -2 times its derivative by them."""
     distance = np.sqrt(5 * squares)
     decay = np.exp(-distance)
     return (1 + distance + 5 / 3 * squares) * decay, 5 / 3 * (1 + distance) * decay

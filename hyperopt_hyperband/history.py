@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -240,23 +241,34 @@ def loss(document: Document) -> float | None:
 
 
 def evidence(
-    trials: Trials, issued: Iterable[Document], labels: Collection[str], max_budget: Budget
+    trials: Trials,
+    issued: Iterable[Document],
+    labels: Collection[str],
+    schedule: Schedule,
+    budget_label: str | None,
 ) -> list[Evidence]:
     """All evaluations of these hyperparameters, then those issued in this call, in the order of the run.
 
-    A stranger is a configuration of its own, at max_budget where it has no budget. What was interrupted is
-    left out: it has been issued again, or will be.
+    Without a stamp, each is a configuration of its own, at the budget that its hyperparameters hold, or else
+    at max_budget. What was interrupted is left out: it has been issued again, or will be.
     """
     found = []
     for document in (*documents(trials), *issued):
         misc = document["misc"]
         if document["state"] == JOB_STATE_RUNNING and not trials.asynchronous:
             continue
-        if not misc["vals"].keys() <= labels:
+        vals = misc["vals"]
+        if not vals.keys() <= labels:
             continue
-        stamp = misc.get("hyperband")
-        config = document["tid"] if stamp is None else stamp["config"]
-        found.append(Evidence(config, misc.get("budget", max_budget), loss(document), misc["vals"]))
+        if "hyperband" in misc:
+            config, budget = misc["hyperband"]["config"], misc["budget"]
+        elif all(isinstance(held, Real) for value in vals.values() for held in value):
+            held = vals.get(budget_label)
+            config = document["tid"]
+            budget = max(held[0], schedule.min_budget) if held else schedule.max_budget
+        else:
+            continue  # a point that names an option of a choice instead of its index: it has failed
+        found.append(Evidence(config, budget, loss(document), vals))
     return found
 
 
@@ -294,7 +306,7 @@ def evaluations(trials: Trials) -> list[Evaluation]:
                 budget=misc.get("budget", full),
                 status=status,
                 loss=loss(document) if status == "ok" else None,
-                vals={str(label): _plain(value[0]) for label, value in misc["vals"].items() if value},
+                vals={str(label): plain(value[0]) for label, value in misc["vals"].items() if value},
                 begun=document.get("book_time"),
                 ended=document.get("refresh_time") if status in ("ok", "failed") else None,
             )
@@ -322,7 +334,8 @@ def _rank(evaluation: Evaluation) -> tuple[float, float]:
     return -math.inf if budget is None else -budget, math.inf if value is None else value
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The same number as Python has it."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -359,6 +372,11 @@ def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> D
     }
     [document] = trials.new_trial_docs([tid], [None], [domain.new_result()], [misc])
     return document  # type: ignore[no-any-return]
+
+
+def hyperparameters(document: Document) -> Vals:
+    """The hyperparameters of an evaluation."""
+    return document["misc"]["vals"]  # type: ignore[no-any-return]
 
 
 def unfinished(trials: Trials) -> list[Document]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import numbers
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 from hyperopt.base import Domain, Trials
@@ -19,12 +20,13 @@ from hyperopt_hyperband.history import (
     evidence,
     incumbent,
     new_document,
+    plain,
     read,
     unused,
 )
 from hyperopt_hyperband.promotion import Promote, Retry, Sample
 from hyperopt_hyperband.report import records, report
-from hyperopt_hyperband.samplers import REDRAWS, TRIES, Model, Suggest, of_hyperopt, random_batch, random_vals
+from hyperopt_hyperband.samplers import Model, Suggest, model_draws, of_hyperopt, random_draws
 from hyperopt_hyperband.saving import load_trials, save_trials
 from hyperopt_hyperband.schedule import Budget, schedule
 from hyperopt_hyperband.stopping import no_progress
@@ -126,7 +128,7 @@ def suggest_by(
     budget: str | None,
 ) -> list[Document]:
     """Suggest the next evaluations by Hyperband, with configurations drawn by a model or at random."""
-    if not 0 <= random_share <= 1:
+    if not (isinstance(random_share, numbers.Real) and 0 <= random_share <= 1):
         raise ValueError(f"random_share={random_share!r}: pass a number from 0 to 1")
     knob = find_knob(domain, budget, min_budget, max_budget)
     plan = schedule(knob.min_budget, knob.max_budget, eta, step=knob.step)
@@ -143,27 +145,15 @@ def suggest_by(
     rng = np.random.default_rng(seed)
     issued: list[Document] = []
 
-    def draw(taken: list[Vals], budget: Budget) -> Vals | None:
+    def draws() -> Iterator[Vals]:
         if model is not None and rng.random() >= random_share:
-            known = evidence(trials, issued, domain.params.keys(), knob.max_budget)
-            for _ in range(TRIES):
-                drawn = model(domain, known, knob.label, knob.max_budget, int(rng.integers(2**31 - 1)))
-                if drawn is None:
-                    break
-                if (vals := _at_budget(drawn, knob.label, budget)) not in taken:
-                    return vals
-        vals = _at_budget(random_vals(domain, rng), knob.label, budget)
-        if vals not in taken:
-            return vals
-        for size in REDRAWS:
-            for drawn in random_batch(domain, rng, size):
-                if (vals := _at_budget(drawn, knob.label, budget)) not in taken:
-                    return vals
-        return None
+            known = evidence(trials, issued, domain.params.keys(), plan, knob.label)
+            yield from model_draws(model, domain, known, knob.label, knob.max_budget, rng)
+        yield from random_draws(domain, rng)
 
     for new_id in unused(new_ids, trials):
-        document = _next_document(new_id, domain, trials, knob, history, draw)
-        issued.append(document)
+        document = _next_document(new_id, domain, trials, knob, history, draws)
+        issued.append(document)  # for the next draw to know
     return issued
 
 
@@ -173,7 +163,7 @@ def _next_document(
     trials: Trials,
     knob: Knob,
     history: History,
-    draw: Callable[[list[Vals], Budget], Vals | None],
+    draws: Callable[[], Iterator[Vals]],
 ) -> Document:
     while True:
         key, action = history.next_action()
@@ -181,13 +171,14 @@ def _next_document(
         match action:
             case Sample():
                 taken = history.drawn(key)
-                drawn = draw(taken, rungs[0].budget)
-                if drawn is None:
+                found = (_at_budget(drawn, knob.label, rungs[0].budget) for drawn in draws())
+                new = next((vals for vals in found if vals not in taken), None)
+                if new is None:
                     history.outcomes[key].closed = True
-                    found = "the space has no more than %d distinct configurations"
-                    logger.info(f"%s: {found}", _where(key), len(taken))
+                    exhausted = "the space has no more than %d distinct configurations"
+                    logger.info(f"%s: {exhausted}", _where(key), len(taken))
                     continue
-                config, rung, vals = new_id, 0, drawn
+                config, rung, vals = new_id, 0, new
                 if not taken:
                     logger.info("%s opens: %s", _where(key), ", ".join(map(str, rungs)))
             case Retry(config):
@@ -204,9 +195,10 @@ def _next_document(
 
 
 def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
-    """The same configuration at a budget; in an inactive branch the budget's label stays empty."""
+    """The same configuration at a budget, as plain values; in an inactive branch its label stays empty."""
     return {
-        str(name): [budget] if name == label and len(value) else list(value) for name, value in vals.items()
+        str(name): [budget] if name == label and len(value) else list(map(plain, value))
+        for name, value in vals.items()
     }
 
 
