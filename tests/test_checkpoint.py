@@ -14,7 +14,7 @@ from functools import partial
 import cloudpickle
 import numpy as np
 import pytest
-from conftest import run
+from conftest import killed, run
 from continued_mlp import train_on, untrained
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, Ctrl, Domain, spec_from_misc
@@ -465,8 +465,9 @@ def test_nor_where_the_objective_sees_no_trial(tmp_path):
 def test_kill_9_and_resume_give_the_undisturbed_run(options, tmp_path):
     file = tmp_path / "trials"
 
-    def session(trials, **saving):
+    def session(trials, begun=lambda: None, **saving):
         def slow(params, budget, checkpoint=None):
+            begun()
             time.sleep(0.003)
             return objective(params, budget, checkpoint)
 
@@ -483,25 +484,14 @@ def test_kill_9_and_resume_give_the_undisturbed_run(options, tmp_path):
             **saving,
         )
 
+    def work(begun):
+        session(hyperband.load_trials(file), begun, early_stop_fn=hyperband.save_trials(file))
+
     undisturbed = Trials()
     session(undisturbed)
     rng = random.Random(0)
     kills = 0
-    while True:
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                session(hyperband.load_trials(file), early_stop_fn=hyperband.save_trials(file))
-                status = 0
-            finally:
-                os._exit(status)
-        time.sleep(rng.uniform(0.01, 0.05))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            assert os.WEXITSTATUS(status) == 0
-            break
+    while killed(work, evaluations=rng.randint(0, 6), delay=rng.uniform(0, 0.01)):
         kills += 1
     trials = hyperband.load_trials(file)
     assert kills > 5
