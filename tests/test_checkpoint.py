@@ -8,10 +8,8 @@ import random
 import signal
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-import cloudpickle
 import numpy as np
 import pytest
 from conftest import killed, run
@@ -347,37 +345,6 @@ def test_two_runs_in_one_folder_never_meet_and_leave_other_files_alone(tmp_path)
             x = doc["misc"]["vals"]["x"][0] + offset
             assert doc["result"]["digest"] == train(x, doc["misc"]["budget"])[1]
     assert (folder / "notes.txt").read_text() == "mine"
-
-
-def at_work(pickled, doc, attachments):
-    """What a worker of another process does, with the attachments of this trial and of the one below."""
-    trials = Trials()
-    trials.attachments.update(attachments)
-    before = set(attachments)
-    returned = cloudpickle.loads(pickled).evaluate(spec_from_misc(doc["misc"]), Ctrl(trials, doc))
-    return returned, {name: trials.attachments[name] for name in set(trials.attachments) - before}
-
-
-def test_workers_in_other_processes_hand_on_what_they_trained(options):
-    simulation = Simulation(workers=2, ids=2)
-    domain = Domain(hyperband.with_budget(**options)(objective), SPACE)
-    simulation.domain = domain
-    with ProcessPoolExecutor(2) as executor:
-
-        def finish(doc):
-            lower = f"ATTACH::{doc['misc']['hyperband'].get('below')}::checkpoint"
-            sent = {name: value for name, value in simulation.trials.attachments.items() if name == lower}
-            assert bool(sent) == (doc["misc"]["hyperband"]["rung"] > 0)
-            future = executor.submit(at_work, cloudpickle.dumps(domain), doc, sent)
-            doc["result"], left = future.result()
-            doc["state"] = JOB_STATE_DONE
-            simulation.trials.attachments.update(left)
-            simulation.trials.refresh()
-
-        simulation.finish = finish
-        simulation.run()
-    check_digests(simulation.trials)
-    assert not attached(simulation.trials)
 
 
 class Stuck:

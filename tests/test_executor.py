@@ -212,6 +212,7 @@ def test_early_stop_fn_sees_finished_trials_in_the_order_in_which_they_finish(th
 
     def stop(trials, *args):
         seen.append([doc["result"]["loss"] for doc in trials.trials])
+        trials.refresh()
         assert list(args) == [len(seen)] * (len(seen) > 1)
         return 0.0 in seen[-1], [len(seen) + 1]
 
