@@ -433,6 +433,8 @@ def trains_on(folder, kill_once=None):
 def check_trained_on(trials):
     assert first_iteration(trials) == (True, ())
     for doc in trials.trials:
+        if doc["state"] == JOB_STATE_NEW:  # cut short twice: it would come next
+            continue
         stamp = doc["misc"]["hyperband"]
         budgets = [rung.budget for rung in PLAN.bracket(stamp["bracket"]).rungs[: stamp["rung"] + 1]]
         assert doc["result"]["trained"] == [doc["misc"]["vals"]["x"][0], *budgets]
