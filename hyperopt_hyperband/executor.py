@@ -16,7 +16,14 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -151,12 +158,12 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
         suspects = sum(map(is_suspect, waiting))
         unasked = max_evals - len(self)
         done = self.view(self._exp_key)
-        done._trials = [document for document in self.trials if is_done(document)]
-        best = min(map(_loss, done.trials), default=math.inf)
+        finished = [document for document in self.trials if is_done(document)]
+        best = min(map(_loss, finished), default=math.inf)
         started = 0
         stop = False
         stop_args: Any = []
-        with _progress(verbose, show_progressbar)(initial=len(done), total=max_evals) as bar:
+        with _progress(verbose, show_progressbar)(initial=len(finished), total=max_evals) as bar:
             try:
                 while not stop and (loss_threshold is None or best >= loss_threshold):
                     while len(flight) < (1 if suspects > 0 else room) and time.monotonic() < deadline:
@@ -172,7 +179,7 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
                     document, error = ended
                     suspects -= 1
                     if error is None:
-                        done._trials.append(document)
+                        finished.append(document)
                         best = min(best, _loss(document))
                         bar.postfix = f"best loss: {best}"
                         bar.update(1)
@@ -182,6 +189,7 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
                             raise error
                         self.refresh()
                     if early_stop_fn is not None:
+                        done._trials = finished  # each time: it may have called refresh()
                         stop, stop_args = early_stop_fn(done, *stop_args)
             finally:
                 flight.stop()
@@ -342,11 +350,12 @@ class _Flight:
                 raise self._unfit(error) from error
             except Exception as error:
                 outcome = _Outcome(error=error)
-            document = self.documents.pop(future)
             if outcome is None:  # its worker has not opened the domain yet
-                self.start(document, whole=True)
+                self.start(self.documents.pop(future), whole=True)
                 continue
+            document = self.documents[future]
             self._write(document, outcome)
+            del self.documents[future]  # last, so that Ctrl-C leaves it to stop()
             return document, outcome.error
         return None
 
@@ -361,6 +370,10 @@ class _Flight:
             if self.broken:
                 fail(document, self.broken) if is_suspect(document) else suspect(document)
         cut_short(self.trials)
+        if self.broken and isinstance(self.executor, ProcessPoolExecutor):
+            # Before 3.12, a pool overlooks the worker that starts as it breaks, and waits for it for ever.
+            for process in list((self.executor._processes or {}).values()):
+                process.terminate()
 
     def _write(self, document: Document, outcome: _Outcome) -> None:
         self.trials.attachments.update(outcome.attached)

@@ -1,3 +1,7 @@
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 from hyperopt import Trials, fmin, hp
@@ -41,3 +45,29 @@ def places(trials):
     """Iteration, bracket, rung and budget of every document, in the order of the run."""
     stamps = [(doc["misc"]["hyperband"], doc["misc"]["budget"]) for doc in trials._dynamic_trials]
     return [(s["iteration"], s["bracket"], s["rung"], budget) for s, budget in stamps]
+
+
+def killed(work, evaluations, delay):
+    """Kill -9 a process at its work, seconds after it has begun some evaluations; False where it has ended.
+
+    The work calls the function that it is given as each evaluation begins, so that it gets as far on a slow
+    machine as on a fast one.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work(lambda: os.write(writer, b"."))
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    for _ in range(evaluations):
+        os.read(reader, 1)  # nothing, at once, where it has ended
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    os.close(reader)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)

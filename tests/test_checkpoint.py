@@ -8,13 +8,11 @@ import random
 import signal
 import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-import cloudpickle
 import numpy as np
 import pytest
-from conftest import run
+from conftest import killed, run
 from continued_mlp import train_on, untrained
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, Ctrl, Domain, spec_from_misc
@@ -349,37 +347,6 @@ def test_two_runs_in_one_folder_never_meet_and_leave_other_files_alone(tmp_path)
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-def at_work(pickled, doc, attachments):
-    """What a worker of another process does, with the attachments of this trial and of the one below."""
-    trials = Trials()
-    trials.attachments.update(attachments)
-    before = set(attachments)
-    returned = cloudpickle.loads(pickled).evaluate(spec_from_misc(doc["misc"]), Ctrl(trials, doc))
-    return returned, {name: trials.attachments[name] for name in set(trials.attachments) - before}
-
-
-def test_workers_in_other_processes_hand_on_what_they_trained(options):
-    simulation = Simulation(workers=2, ids=2)
-    domain = Domain(hyperband.with_budget(**options)(objective), SPACE)
-    simulation.domain = domain
-    with ProcessPoolExecutor(2) as executor:
-
-        def finish(doc):
-            lower = f"ATTACH::{doc['misc']['hyperband'].get('below')}::checkpoint"
-            sent = {name: value for name, value in simulation.trials.attachments.items() if name == lower}
-            assert bool(sent) == (doc["misc"]["hyperband"]["rung"] > 0)
-            future = executor.submit(at_work, cloudpickle.dumps(domain), doc, sent)
-            doc["result"], left = future.result()
-            doc["state"] = JOB_STATE_DONE
-            simulation.trials.attachments.update(left)
-            simulation.trials.refresh()
-
-        simulation.finish = finish
-        simulation.run()
-    check_digests(simulation.trials)
-    assert not attached(simulation.trials)
-
-
 class Stuck:
     """Half of it is pickled, and the rest never."""
 
@@ -465,8 +432,9 @@ def test_nor_where_the_objective_sees_no_trial(tmp_path):
 def test_kill_9_and_resume_give_the_undisturbed_run(options, tmp_path):
     file = tmp_path / "trials"
 
-    def session(trials, **saving):
+    def session(trials, begun=lambda: None, **saving):
         def slow(params, budget, checkpoint=None):
+            begun()
             time.sleep(0.003)
             return objective(params, budget, checkpoint)
 
@@ -483,25 +451,14 @@ def test_kill_9_and_resume_give_the_undisturbed_run(options, tmp_path):
             **saving,
         )
 
+    def work(begun):
+        session(hyperband.load_trials(file), begun, early_stop_fn=hyperband.save_trials(file))
+
     undisturbed = Trials()
     session(undisturbed)
     rng = random.Random(0)
     kills = 0
-    while True:
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                session(hyperband.load_trials(file), early_stop_fn=hyperband.save_trials(file))
-                status = 0
-            finally:
-                os._exit(status)
-        time.sleep(rng.uniform(0.01, 0.05))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if not os.WIFSIGNALED(status):
-            assert os.WEXITSTATUS(status) == 0
-            break
+    while killed(work, evaluations=rng.randint(0, 6), delay=rng.uniform(0, 0.01)):
         kills += 1
     trials = hyperband.load_trials(file)
     assert kills > 5

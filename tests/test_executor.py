@@ -41,14 +41,18 @@ ALGORITHMS = {
 }
 
 
-def processes(n, method="fork"):
+multiprocessing.get_context("forkserver").set_forkserver_preload(["hyperopt_hyperband.executor"])
+
+
+def processes(n, method="forkserver"):
+    """By default, workers that start at once and that inherit neither threads nor locks."""
     return ProcessPoolExecutor(n, mp_context=multiprocessing.get_context(method))
 
 
 EXECUTORS = {
     "threads": ThreadPoolExecutor,
-    "fork": processes,
-    "spawn": partial(processes, method="spawn"),
+    "fork": partial(processes, method="fork"),
+    "forkserver": processes,
 }
 
 
@@ -175,7 +179,7 @@ def blocked_above(limit):
 
 def test_a_timeout_does_not_wait_and_what_was_cut_short_comes_first_afterwards(threads, space):
     trials = ExecutorTrials(threads)
-    with blocked_above(4) as objective:
+    with blocked_above(0) as objective:
         run(objective, space, 1000, trials=trials, timeout=1)
         cut = [doc["tid"] for doc in trials._dynamic_trials if doc["state"] == JOB_STATE_CANCEL]
         assert len(cut) == 3
@@ -208,6 +212,7 @@ def test_early_stop_fn_sees_finished_trials_in_the_order_in_which_they_finish(th
 
     def stop(trials, *args):
         seen.append([doc["result"]["loss"] for doc in trials.trials])
+        trials.refresh()
         assert list(args) == [len(seen)] * (len(seen) > 1)
         return 0.0 in seen[-1], [len(seen) + 1]
 
@@ -328,21 +333,22 @@ def test_what_fmin_returns(threads, space):
     assert trials.fmin(loss, space, max_evals=6) == trials.argmin
 
 
-def test_what_runs_on_after_a_timeout_ends_with_its_executor(space, tmp_path):
-    def objective(params):
+def test_what_runs_on_after_the_end_ends_with_its_executor(space, tmp_path):
+    def objective(expr, memo, ctrl):
         (tmp_path / str(os.getpid())).touch()
-        while not (tmp_path / "go").exists():
+        while len(list(tmp_path.iterdir())) < 2 + ctrl.current_trial["tid"]:
             time.sleep(0.01)
-        return loss(params)
+        return 0
 
     with processes(2) as executor:
-        trials = run(objective, space, 10, ExecutorTrials(executor), timeout=0.5)
+        trials = ExecutorTrials(executor)
+        run(objective, space, 10, trials, pass_expr_memo_ctrl=True, early_stop_fn=lambda *_: (True, []))
         workers = [int(file.name) for file in tmp_path.iterdir()]
         assert all(alive(pid) for pid in workers)
         (tmp_path / "go").touch()
-    assert workers
+    assert len(workers) == 2
     assert not any(alive(pid) for pid in workers)
-    assert states(trials) == [JOB_STATE_CANCEL] * 2
+    assert states(trials) == [JOB_STATE_DONE, JOB_STATE_CANCEL]
 
 
 def test_a_run_without_a_finished_evaluation(threads, space):
@@ -410,6 +416,52 @@ def test_an_evaluation_reads_its_own_attachments_and_those_of_the_rung_below(exe
     assert ["weights" in trials.trial_attachments({"tid": tid}) for tid in range(3)] == [True, False, True]
 
 
+def trains_on(folder, kill_once=None):
+    """An objective whose checkpoint lists its x and all budgets that it has been trained to."""
+
+    @hyperband.with_budget(checkpoint_dir=folder)
+    def objective(params, budget, checkpoint=None):
+        trained = [*(checkpoint.state if checkpoint else [params["x"]]), budget]
+        if kill_once and checkpoint and budget == 9 and not kill_once.exists():
+            kill_once.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"loss": params["x"] ** 2, "status": STATUS_OK, "trained": trained, "checkpoint": trained}
+
+    return objective
+
+
+def check_trained_on(trials):
+    assert first_iteration(trials) == (True, ())
+    for doc in trials.trials:
+        if doc["state"] == JOB_STATE_NEW:  # cut short twice: it would come next
+            continue
+        stamp = doc["misc"]["hyperband"]
+        budgets = [rung.budget for rung in PLAN.bracket(stamp["bracket"]).rungs[: stamp["rung"] + 1]]
+        assert doc["result"]["trained"] == [doc["misc"]["vals"]["x"][0], *budgets]
+
+
+@pytest.fixture(params=["attachments", "folder"])
+def folder(request, tmp_path):
+    return None if request.param == "attachments" else tmp_path / "checkpoints"
+
+
+def test_a_promotion_trains_on_from_the_checkpoint_of_the_rung_below(executor, space, folder):
+    check_trained_on(
+        run(trains_on(folder), space, 10**5, ExecutorTrials(executor), early_stop_fn=first_iteration)
+    )
+
+
+def test_a_promotion_whose_worker_is_killed_trains_on_too(space, folder, tmp_path):
+    objective = trains_on(folder, kill_once=tmp_path / "killed")
+    with processes(2) as executor:
+        trials = ExecutorTrials(executor)
+        with pytest.raises(BrokenExecutor):
+            run(objective, space, 10**5, trials, early_stop_fn=first_iteration)
+    with processes(2) as trials.executor:
+        run(objective, space, 10**5, trials, seed=1, early_stop_fn=first_iteration)
+    check_trained_on(trials)
+
+
 def test_results_that_only_cloudpickle_knows_come_back(executor, space):
     class Model:
         pass
@@ -444,7 +496,7 @@ class Weighed(ProcessPoolExecutor):
 
 def test_an_objective_travels_once_to_each_worker(space):
     data = np.zeros(10**6)
-    with Weighed(2, mp_context=multiprocessing.get_context("fork")) as executor:
+    with Weighed(2, mp_context=multiprocessing.get_context("forkserver")) as executor:
         executor.sent = []
         run(lambda params: data[0], space, 50, ExecutorTrials(executor))
     large = [size for size in executor.sent if size > 10**4]

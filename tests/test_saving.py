@@ -1,12 +1,12 @@
 import os
 import pickle
 import random
-import signal
 import time
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import loss, places, run
+from conftest import killed, loss, places, run
 from hyperopt import STATUS_OK, Trials, fmin
 from hyperopt.early_stop import no_progress_loss
 
@@ -16,11 +16,12 @@ PLAN = hyperband.schedule(1, 9)
 ITERATIONS = 3
 
 
-def work(space, file, log):
+def work(space, file, log, begun):
     """What a user's script does; every start of an evaluation goes into the log."""
 
     def objective(params):
         os.write(log, f"{params['x']} {params['epochs']}\n".encode())
+        begun()
         time.sleep(0.004)
         return {"loss": loss(params), "status": STATUS_OK, "payload": b"x" * 20_000}
 
@@ -43,24 +44,12 @@ def test_kill_9_at_random_moments_loses_nothing_but_what_is_in_flight(space, tmp
     rng = random.Random(0)
     kills = 0
     sessions = []
-    while True:
+    going = True
+    while going:
         before = len((tmp_path / "log").read_text().splitlines())
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                work(space, file, log)
-                status = 0
-            finally:
-                os._exit(status)
-        time.sleep(rng.uniform(0.005, 0.04))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        going = killed(partial(work, space, file, log), rng.randint(0, 4), delay=rng.uniform(0, 0.006))
         sessions.append((tmp_path / "log").read_text().splitlines()[before:])
-        if not os.WIFSIGNALED(status):
-            assert os.WEXITSTATUS(status) == 0
-            break
-        kills += 1
+        kills += going
     os.close(log)
 
     trials = hyperband.load_trials(file)
