@@ -132,7 +132,7 @@ def played_through(plan, workers, rng):
     while True:
         while len(running) < workers:
             for bracket, known in zip(plan.brackets, outcomes, strict=False):
-                action = decide(bracket, known)
+                action = decide(bracket, known, loss=lambda loss: loss)
                 if isinstance(action, Sample | Promote):
                     break
             else:
