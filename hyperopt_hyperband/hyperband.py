@@ -97,6 +97,8 @@ def suggest(
 
     Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
     """
+    if sampler is not None and not callable(sampler):
+        raise ValueError(f"sampler={sampler!r}: pass an algorithm of Hyperopt, such as tpe.suggest")
     model = None if sampler is None else of_hyperopt(sampler)
     return suggest_by(
         model,
@@ -126,7 +128,7 @@ def suggest_by(
     budget: str | None,
 ) -> list[Document]:
     """Suggest the next evaluations by Hyperband, with configurations drawn by a model or at random."""
-    if not 0 <= random_share <= 1:
+    if not isinstance(random_share, int | float) or not 0 <= random_share <= 1:
         raise ValueError(f"random_share={random_share!r}: pass a number from 0 to 1")
     knob = find_knob(domain, budget, min_budget, max_budget)
     plan = schedule(knob.min_budget, knob.max_budget, eta, step=knob.step)
@@ -184,8 +186,7 @@ def _next_document(
                 drawn = draw(taken, rungs[0].budget)
                 if drawn is None:
                     history.outcomes[key].closed = True
-                    found = "the space has no more than %d distinct configurations"
-                    logger.info(f"%s: {found}", _where(key), len(taken))
+                    logger.info("%s: no more than %d distinct configurations found", _where(key), len(taken))
                     continue
                 config, rung, vals = new_id, 0, drawn
                 if not taken:

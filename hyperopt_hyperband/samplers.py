@@ -65,7 +65,15 @@ def _ask(
 ) -> Vals | None:
     trials = _ranked(domain, evidence, label, full)
     documents = suggest([len(trials.trials)], domain, trials, seed)
-    return documents[0]["misc"]["vals"] if documents else None
+    if not documents:
+        return None
+    vals: Vals = documents[0]["misc"]["vals"]
+    if vals.keys() != domain.params.keys():
+        raise ValueError(
+            f"sampler={suggest!r} draws {sorted(vals)}, not the hyperparameters of the space: pass an "
+            "algorithm of Hyperopt, such as tpe.suggest"
+        )
+    return vals
 
 
 def _ranked(domain: Domain, evidence: list[Evidence], label: str | None, full: Budget) -> Trials:
