@@ -96,7 +96,7 @@ def decide(bracket: Bracket, outcomes: Outcomes, loss: Callable[[Any], float | N
     if promotion is not None:
         return promotion
     finished_at_top = sum(loss(evaluation) is not None for evaluation in outcomes.rungs[bracket.s].values())
-    return Done() if finished_at_top >= most else Wait()
+    return Done() if finished_at_top == most else Wait()
 
 
 def needed(

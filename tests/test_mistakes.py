@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import places, run
 from hyperopt import Trials, hp, tpe
-from hyperopt.exceptions import DuplicateLabel
+from hyperopt.exceptions import AllTrialsFailed, DuplicateLabel
 
 from hyperopt_hyperband import bohb, hyperband
 
@@ -197,3 +197,13 @@ def test_failures_alone_do_not_repeat_the_warning():
         for _ in range(3):
             run(failing, SPACE, 2, trials=trials, algo=suggest, catch_eval_exceptions=True)
     assert len([w for w in caught if "can't see its budget" in str(w.message)]) == 1
+
+
+def test_an_objective_that_calls_its_result_new_has_failed():
+    trials = Trials()
+    new = hyperband.with_budget(lambda params, budget=9: {"status": "new", "loss": 0})
+    with pytest.raises(AllTrialsFailed):  # Hyperopt's own, when the run is over
+        run(new, SPACE, 18, trials=trials, algo=suggest)
+    report = hyperband.report(trials)
+    assert (report.failed, report.pending) == (18, 0)
+    assert {(rung.bracket, rung.rung) for rung in report.rungs} == {(2, 0), (1, 0), (0, 0)}
