@@ -282,7 +282,9 @@ def summarize(problem: Problem, curves: dict[str, list[Curve]]) -> Record:
         "speedup_over_tpe": [],
     }
     for algorithm, count in itertools.product([name for name in curves if name != "tpe"], problem.targets):
-        pairs = list(itertools.product(curves["tpe"], curves[algorithm]))
+        pairs = list(itertools.product(curves.get("tpe", []), curves[algorithm]))
+        if not pairs:
+            continue
         for unit in UNITS:
             ratios = []
             for tpe_run, run in pairs:
@@ -385,7 +387,7 @@ def main() -> None:
         name: [
             read_curve(problem, path) for seed in seeds if (path := run_path(problem, name, seed)).exists()
         ]
-        for name in arguments.algorithms
+        for name in STYLES
     }
     curves = {name: runs for name, runs in curves.items() if runs}
     summary = summarize(problem, curves)

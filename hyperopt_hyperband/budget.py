@@ -115,19 +115,23 @@ def with_budget(
     Raises
     ------
     ValueError
-        The function takes no argument named budget, or none named checkpoint for a checkpoint_dir. In fmin,
+        The function takes no budget beside the parameters, or no checkpoint for a checkpoint_dir. In fmin,
         under SparkTrials: the space has no `hyperband.budget`, there is no checkpoint_dir for checkpoints, or
         another run has taken it.
     """
     if objective is None:
         return functools.partial(with_budget, checkpoint_dir=checkpoint_dir)
+    if not callable(objective):
+        raise ValueError(f"with_budget({objective!r}): pass a function, and checkpoint_dir by its name")
     signature = inspect.signature(objective)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     takes_checkpoint = "checkpoint" in signature.parameters
-    if "budget" not in signature.parameters and not takes_any:
+    try:
+        signature.bind({}, budget=MAX_BUDGET, **({"checkpoint": None} if takes_checkpoint else {}))
+    except TypeError as error:
         raise ValueError(
-            f"{_name(objective)}{signature} takes no budget: add an argument, such as budget={MAX_BUDGET}"
-        )
+            f"{_name(objective)}{signature} takes no budget: add an argument beside the parameters, such as "
+            f"budget={MAX_BUDGET} ({error})"
+        ) from None
     if checkpoint_dir is not None and not takes_checkpoint:
         raise ValueError(
             f"checkpoint_dir={str(checkpoint_dir)!r}, but {_name(objective)}{signature} takes no checkpoint: "
@@ -196,6 +200,8 @@ def find_knob(
 
     Raises ValueError where the options name no such hyperparameter, or contradict the space.
     """
+    if label is not None and not isinstance(label, str):
+        raise ValueError(f"budget={label!r}: pass the label of a hyperparameter, a str")
     nodes = [name for name in domain.params if isinstance(name, _BudgetLabel)]
     labels = {str(name) for name in nodes} | ({label} if label is not None else set())
     if len(labels) > 1:
@@ -258,15 +264,15 @@ def bounds(node: Apply) -> tuple[float, float, float | None] | None:
         case "randint" if low is not None:
             return (0, low - 1, 1) if high is None else (low, high - 1, 1)
         case "uniform" | "quniform" if low is not None and high is not None:
-            return low, high, given.get("q")
+            return low, high, given.get("q") or None
         case "loguniform" | "qloguniform" if low is not None and high is not None:
-            return _exp(low), _exp(high), given.get("q")
+            return _exp(low), _exp(high), given.get("q") or None
     return None
 
 
 def _exp(logarithm: float) -> float:
     """exp, but a whole number where only rounding keeps it from one, as with exp(log(27))."""
-    value = math.exp(logarithm)
+    value = math.exp(min(logarithm, 700))  # what is larger still would overflow
     return float(round(value)) if math.isclose(value, round(value), rel_tol=1e-12) else value
 
 

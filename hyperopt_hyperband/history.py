@@ -236,7 +236,7 @@ def loss(document: Document) -> float | None:
             value = float(value) if isinstance(value, int | np.number) else FAILED
         return value if math.isfinite(value) else FAILED
     # SparkTrials sets the state a moment before the result.
-    pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or status == STATUS_NEW
+    pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result == {"status": STATUS_NEW}
     return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
 
 

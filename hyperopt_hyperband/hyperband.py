@@ -99,6 +99,8 @@ def suggest(
 
     Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
     """
+    if sampler is not None and not callable(sampler):
+        raise ValueError(f"sampler={sampler!r}: pass an algorithm of Hyperopt, such as tpe.suggest")
     model = None if sampler is None else of_hyperopt(sampler)
     return suggest_by(
         model,
@@ -175,8 +177,7 @@ def _next_document(
                 new = next((vals for vals in found if vals not in taken), None)
                 if new is None:
                     history.outcomes[key].closed = True
-                    exhausted = "the space has no more than %d distinct configurations"
-                    logger.info(f"%s: {exhausted}", _where(key), len(taken))
+                    logger.info("%s: no more than %d distinct configurations found", _where(key), len(taken))
                     continue
                 config, rung, vals = new_id, 0, new
                 if not taken:

@@ -94,6 +94,7 @@ class Report:
     rungs : in the order of the run
     evaluations : those that have finished, failed ones included
     configurations : those whose first evaluation has been issued
+    distinct : how many of them differ; in a small discrete space, brackets draw the same ones again
     failed, pending, interrupted : how many; the interrupted count in no other figure
     strangers : trials that are not of this schedule; they count in no other figure, but may be the incumbent
     total_budget : the sum of finished evaluations' budgets, every promotion trained from scratch
@@ -111,6 +112,7 @@ class Report:
     rungs: tuple[RungReport, ...]
     evaluations: int
     configurations: int
+    distinct: int
     failed: int
     pending: int
     interrupted: int
@@ -162,12 +164,9 @@ class Report:
     def _totals(self) -> list[list[str]]:
         others = {"failed": self.failed, "pending": self.pending, "interrupted": self.interrupted}
         counts = [f"{number} {name}" for name, number in others.items() if number]
-        rows = [
-            [
-                "evaluations",
-                ", ".join([f"{self.evaluations} of {self.configurations} configurations", *counts]),
-            ]
-        ]
+        distinct = f", {self.distinct} of them distinct" if self.distinct < self.configurations else ""
+        drawn = f"{self.evaluations} of {self.configurations} configurations{distinct}"
+        rows = [["evaluations", ", ".join([drawn, *counts])]]
         if self.schedule:
             full = self.schedule.max_budget
             continued = multiples(self.total_budget_continued, full)
@@ -207,6 +206,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
         rungs=_rungs(plan, own) if plan else (),
         evaluations=len(finished),
         configurations=configurations,
+        distinct=_distinct(own),
         failed=sum(e.status == "failed" for e in own),
         pending=sum(e.status == "pending" for e in own),
         interrupted=len(everything) - len(alive),
@@ -283,6 +283,12 @@ def _parameters(best: Evaluation, everything: list[Evaluation], space: Any) -> A
     labels = {label for e in everything for label in e.vals}
     budget = {label: best.budget for label in labels if is_budget(label, everything)}
     return space_eval(space, budget | best.vals)
+
+
+def _distinct(own: list[Evaluation]) -> int:
+    labels = {label for e in own for label in e.vals}
+    told_apart_by = {label for label in labels if not is_budget(label, own)}
+    return len({tuple((label, e.vals.get(label)) for label in told_apart_by) for e in own})
 
 
 def _rungs(plan: Schedule, own: list[Evaluation]) -> tuple[RungReport, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     """Save the trials after every evaluation; pass it to fmin as `early_stop_fn`.
 
     Hyperopt's own `trials_save_file` empties the file before it writes: a kill in between leaves nothing
-    to load. Here a new file is written in full, then takes the old one's name.
+    to load. Here a new file is written in full, then takes the old one's name. With a max_queue_len above 1,
+    fmin evaluates so many in a row before it saves, by either way.
 
     Parameters
     ----------
@@ -27,8 +29,15 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
         The file. It holds a pickled hyperopt.Trials, whatever the kind of trials that fmin works on.
     early_stop_fn : callable, optional
         The early_stop_fn that fmin would have been given.
+
+    Raises
+    ------
+    ValueError
+        There is no such folder, or the path is that of a folder.
     """
     target = Path(path)
+    if not target.parent.is_dir() or target.is_dir():
+        raise ValueError(f"path={str(path)!r}: pass a file in a folder that exists")
 
     def save(trials: Trials, *args: Any) -> tuple[bool, Any]:
         partial = target.with_name(target.name + ".partial")
@@ -47,11 +56,25 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
 
     New, empty trials where there is no such file. The file is a pickle: load none that you do not trust.
     On going on, give fmin another rstate than before: the same one draws the same points again.
+
+    Raises
+    ------
+    ValueError
+        The file is not whole, as a kill inside fmin's trials_save_file leaves it, or holds no trials.
     """
     if not Path(path).exists():
         return Trials()
     with Path(path).open("rb") as file:
-        return pickler.load(file)
+        try:
+            trials = pickler.load(file)
+        except (EOFError, pickle.UnpicklingError):
+            trials = None
+    if not isinstance(trials, Trials):
+        raise ValueError(
+            f"path={str(path)!r} holds no trials, or not all of them: remove it to start anew, and save with "
+            "save_trials, which leaves no such file"
+        )
+    return trials
 
 
 def _plain(trials: Trials) -> Trials:

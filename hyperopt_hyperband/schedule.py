@@ -11,6 +11,9 @@ from datetime import timedelta
 
 Budget = int | float
 
+SMALLEST, LARGEST = 1e-18, 1e18
+"""The numbers that are taken: no power of eta overflows, and whole ones still fit into BSON."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rung:
@@ -160,7 +163,8 @@ def schedule(
     Raises
     ------
     ValueError
-        A budget that is not a positive finite number, min_budget above max_budget, eta below 2.
+        A budget or step that is not a positive finite number, min_budget above max_budget or below step, eta
+        below 2.
 
     Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
     """
@@ -173,6 +177,10 @@ def schedule(
         raise ValueError(
             f"min_budget={min_budget} is above max_budget={max_budget}: pass {max_budget} or less"
         )
+    if step is not None:
+        step = _positive("step", step)
+        if step > min_budget:
+            raise ValueError(f"step={step} is above min_budget={min_budget}: pass {min_budget} or less")
     if isinstance(eta, float) and eta.is_integer():
         eta = int(eta)
     return _plan(min_budget, max_budget, eta, step)
@@ -254,9 +262,11 @@ def _rounded(budget: float, step: Budget | None) -> Budget:
 
 
 def _positive(name: str, value: object) -> Budget:
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) < math.inf:
-        return int(value) if isinstance(value, numbers.Integral) else float(value)
-    raise ValueError(f"{name}={value!r}: pass a positive, finite number")
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        number = int(value) if isinstance(value, numbers.Integral) else float(value)
+        if SMALLEST <= number <= LARGEST:
+            return number
+    raise ValueError(f"{name}={value!r}: pass a positive, finite number, from {SMALLEST:g} to {LARGEST:g}")
 
 
 def multiples(total: Budget, max_budget: Budget) -> str:

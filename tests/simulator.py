@@ -3,6 +3,7 @@
 import math
 import pickle
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,7 +36,8 @@ class Simulation:
 
     An evaluation's outcome is a function of its configuration and budget, so that runs can be compared
     whatever the order in which evaluations finish. With `serial`, evaluations are lost as they are in a
-    serial run: the process dies, and the document stays RUNNING.
+    serial run: the process dies, and the document stays RUNNING. With `points`, the space has as many, with
+    `nested` in a choice within a choice.
     """
 
     min_budget: int = 1
@@ -48,6 +50,8 @@ class Simulation:
     serial: bool = False
     ties: int = 10**6
     points: int | None = None
+    nested: bool = False
+    algo: Callable = hyperband.suggest
     iterations: int = 2
     seed: int = 0
 
@@ -55,19 +59,25 @@ class Simulation:
         self.rng = random.Random(self.seed)
         # A stream of its own: the same configurations come up whatever happens to the evaluations.
         self.seeds = random.Random(self.seed)
-        self.suggest = partial(hyperband.suggest, eta=self.eta)
+        self.suggest = partial(self.algo, eta=self.eta)
         self.plan = hyperband.schedule(self.min_budget, self.max_budget, self.eta)
-        x = hp.uniform("x", 0, 1) if self.points is None else hp.randint("x", self.points)
-        branches = [{"y": hp.normal("y", 0, 1)}, {"z": hp.lognormal("z", 0, 1)}]
         self.space = {
-            "x": x,
-            "branch": hp.choice("branch", branches) if self.points is None else None,
+            "x": self.hyperparameters(),
             "b": hyperband.budget("b", self.min_budget, self.max_budget),
         }
         self.domain = Domain(lambda _: 0.0, self.space)
         self.trials = Trials() if self.serial else AsyncTrials()
         self.injected = {"restart": 0, "lost": 0} | dict.fromkeys(FAULTS, 0)
         self.dead = set()
+
+    def hyperparameters(self):
+        if self.points is None:
+            branches = [{"y": hp.normal("y", 0, 1)}, {"z": hp.lognormal("z", 0, 1)}]
+            return {"x": hp.uniform("x", 0, 1), "branch": hp.choice("branch", branches)}
+        if not self.nested:
+            return hp.randint("x", self.points)
+        inner = [hp.choice("inner", list(range(self.points - 1)))] if self.points > 1 else []
+        return hp.choice("outer", [None, *inner])
 
     @property
     def docs(self):

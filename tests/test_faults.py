@@ -1,14 +1,20 @@
 """Nothing is lost: every kind of failure, disorder and interruption, simulated."""
 
+import logging
 import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+from hyperopt import rand, tpe
+from hyperopt.base import JOB_STATE_NEW, JOB_STATE_RUNNING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulator import Simulation, without_budget
+
+from hyperopt_hyperband import bohb, hyperband
 
 etas = st.sampled_from([2, 2.5, 3, 4])
 simulations = st.builds(
@@ -109,10 +115,57 @@ def test_one_rung_only(budgets):
 
 
 @pytest.mark.parametrize("points", [1, 2, 9, 100])
+@pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("faults", [0.0, 0.5])
 @pytest.mark.parametrize("workers", [1, 8])
-def test_small_spaces(points, faults, workers):
-    Simulation(points=points, faults=faults, workers=workers, max_budget=27, iterations=2).run().check()
+def test_small_spaces_end_and_tell_how_many_configurations_there_were(
+    points, nested, faults, workers, caplog
+):
+    simulation = Simulation(
+        points=points, nested=nested, faults=faults, workers=workers, max_budget=27, iterations=2
+    )
+    with caplog.at_level(logging.INFO, "hyperopt_hyperband"):
+        simulation.run().check()
+    report = hyperband.report(simulation.trials)
+    assert report.configurations == 2 * sum(min(points, foot) for foot in (27, 12, 6, 4))
+    assert report.distinct == len({repr(without_budget(doc)) for doc in simulation.docs})
+    if points < 100:
+        assert report.distinct == points
+        assert f" of {report.configurations} configurations, {points} of them distinct" in str(report)
+    shrunk = [record.message for record in caplog.records if "distinct" in record.message]
+    last = "iteration 1, bracket 0"  # is asked again and again, since what opens after it is thrown away
+    shrunk = [line for line in shrunk if last not in line] + [line for line in shrunk if last in line][:1]
+    assert len(shrunk) == 2 * sum(points < foot for foot in (27, 12, 6, 4)), "once for each rung that shrinks"
+    assert all(line.endswith(f"no more than {points} distinct configurations found") for line in shrunk)
+
+
+MODELS = [
+    bohb.suggest,
+    partial(bohb.suggest, random_share=0),
+    partial(hyperband.suggest, sampler=tpe.suggest),
+    partial(hyperband.suggest, sampler=rand.suggest, random_share=0),
+]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("points", [None, 4])
+@pytest.mark.parametrize("faults", [0.3, 1.0])
+def test_every_promise_holds_with_a_model(model, points, faults):
+    simulation = Simulation(
+        algo=model, points=points, nested=True, faults=faults, workers=5, ids=3, restarts=0.05, ties=3
+    )
+    simulation.run().check()
+
+
+@pytest.mark.parametrize("serial", [False, True])
+def test_the_report_can_be_asked_for_at_any_time(serial):
+    simulation = Simulation(serial=serial, workers=5, ids=3, faults=0.3, restarts=0.1, seed=1)
+    while simulation.step():
+        report = hyperband.report(simulation.trials, space=simulation.space)
+        assert str(report)
+        pending = simulation.in_state(JOB_STATE_NEW, JOB_STATE_RUNNING)
+        assert report.pending + report.interrupted == len(pending)
+        assert report.evaluations == len(simulation.docs) - len(pending)
 
 
 def test_the_same_documents_and_seed_give_the_same_answer_in_a_new_process(tmp_path):
