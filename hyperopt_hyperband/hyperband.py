@@ -99,8 +99,6 @@ def suggest(
 
     Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
     """
-    if sampler is not None and not callable(sampler):
-        raise ValueError(f"sampler={sampler!r}: pass an algorithm of Hyperopt, such as tpe.suggest")
     model = None if sampler is None else of_hyperopt(sampler)
     return suggest_by(
         model,
@@ -217,14 +215,14 @@ def _greet(knob: Knob, domain: Domain, trials: Trials, history: History) -> None
         warnings.warn(
             f"{history.strangers} trials come from a Hyperband run with other min_budget, max_budget or eta: "
             "they take no place in the schedule; pass the options of that run to go on with it",
-            stacklevel=3,
+            stacklevel=4,
         )
     if knob.label is None and not domain.pass_expr_memo_ctrl:
         warnings.warn(
             "the objective can't see its budget, so every evaluation costs the same: put "
             "hyperband.budget(label, min_budget, max_budget) into the space, name one of its hyperparameters "
             "with budget=label, or decorate the objective with hyperband.with_budget",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
