@@ -301,7 +301,7 @@ def draw(summary: Record, labels: Mapping[str, str], path: Path) -> None:
     )
     figure.supxlabel("total budget, multiples of max_budget", fontsize=9)
     figure.supylabel("regret of the incumbent, median over seeds", fontsize=9)
-    figure.savefig(path, dpi=75)
+    figure.savefig(path, dpi=64, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 
