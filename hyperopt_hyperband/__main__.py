@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,12 +52,9 @@ def _load(file: str) -> Trials:
     if not Path(file).is_file():
         raise ValueError(f"{file}: no such file")
     try:
-        trials = load_trials(file)
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError) as error:
+        return load_trials(file)
+    except (AttributeError, ImportError) as error:
         raise ValueError(f"{file} can't be read: {error}") from error
-    if not isinstance(trials, Trials):
-        raise ValueError(f"{file} holds no trials, but {type(trials).__name__}")
-    return trials
 
 
 def _print_plan(options: argparse.Namespace) -> None:
