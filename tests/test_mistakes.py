@@ -43,7 +43,7 @@ MISTAKES = [
     ({"sampler": tpe}, "sampler=<module .*: pass an algorithm of Hyperopt, such as tpe.suggest"),
     (
         {"sampler": lambda *_: [{"misc": {"vals": {"y": [1]}}}], "random_share": 0},
-        r"sampler=.* draws \['y'\], not the hyperparameters of the space: pass an algorithm of Hyperopt",
+        r"sampler=.* returned .*'y'.*: return a list of one document, .* a list for each of \['kind', 'x'\]",
     ),
 ]
 
