@@ -22,10 +22,12 @@ __all__ = ["suggest"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 LEARNED_FROM, SCALED_BY = 250, 120
-"""Most evaluations that the process sees, and that its kernel is fitted to: they bound a draw's time."""
+"""Most evaluations that the process sees, finished or pending each, and that its kernel is fitted to: they
+bound a draw's time."""
 CANDIDATES = 256
 """As many random ones, and as many variations of the best."""
 PARENTS = 12
+"""As many of the best configurations are varied."""
 
 
 def suggest(
@@ -43,7 +45,7 @@ def suggest(
     """Suggest the next evaluations by Hyperband, its configurations drawn by a model (BOHB).
 
     The schedule, the promotions and the options are those of `hyperband.suggest`. Once a configuration has
-    finished at max_budget, three new configurations in four are drawn by a Gaussian process. It is fitted to
+    succeeded at max_budget, three new configurations in four are drawn by a Gaussian process. It is fitted to
     the losses of all evaluations, with the log budget as one more input and noise that may grow towards low
     budgets, and predicts the loss at max_budget. The better half of the losses counts as it is, the worse
     half by rank, failures as the worst. Of random configurations and variations of the best, it draws that of
@@ -87,7 +89,7 @@ def suggest(
 def draw(
     domain: Domain, evidence: list[Evidence], label: str | None, max_budget: Budget, seed: int
 ) -> Vals | None:
-    """The model's draw; None as long as nothing has finished at max_budget, or there is nothing to tune."""
+    """The model's draw; None as long as nothing has succeeded at max_budget, or nothing is to be drawn."""
     space = encoding.axes(domain, label)
     evidence = sorted(evidence, key=order)
     finished = sum(each.loss is not None for each in evidence)

@@ -159,10 +159,12 @@ def options(space: Sequence[Axis], rows: Array) -> list[Array]:
 
 
 def mutated(space: Sequence[Axis], parents: Array, others: Array, rng: np.random.Generator) -> Array:
-    """Each parent with some of its hyperparameters changed: numbers a little, choices to another's.
+    """Each parent with some of its hyperparameters changed: numbers a little, choices to those of the row of
+    `others` beside it.
 
-    What others depend on changes only where the other has the same hyperparameters active, so that a child is
-    a configuration of the space, but where two switches share a hyperparameter, or depend on several.
+    A hyperparameter that others depend on changes only where both rows have the same ones active. So a child
+    is a configuration of the space, except where two switches share a hyperparameter, or one depends on
+    several.
     """
     count, width = parents.shape
     changed = rng.random((count, width)) < rng.choice([0.0, 0.2, 0.5], size=(count, 1))
@@ -185,7 +187,7 @@ def mutated(space: Sequence[Axis], parents: Array, others: Array, rng: np.random
 def is_valid(domain: Domain, vals: Vals, budget_label: str | None) -> bool:
     """Whether the space can draw these values: inside their bounds, and just those that are active.
 
-    Variations of strangers may be outside, and those of what has been drawn where `mutated` says so.
+    Variations of strangers may lie outside, and others where `mutated` says so.
     """
     nodes = [node for node in pyll.dfs(domain.expr) if node.name == "hyperopt_param"]
     memo = {node: vals[label][0] for node in nodes if vals[label := node.arg["label"].obj]}

@@ -32,8 +32,6 @@ Vals = dict[str, list[Any]]
 """Hyperopt's assignment: for every label a list of its value, empty where the label is inactive."""
 BracketKey = tuple[int, int]
 """Hyperband iteration and bracket s."""
-
-
 Place = tuple[int, int, int]
 """Hyperband iteration, bracket s and rung."""
 Status = Literal["ok", "failed", "pending", "interrupted"]

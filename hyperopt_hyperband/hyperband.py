@@ -202,7 +202,7 @@ def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
 
 
 def _greet(knob: Knob, domain: Domain, trials: Trials, history: History) -> None:
-    """Tell, at the first suggestion of a run, what its user may not expect."""
+    """Refuse or tell, at the first suggestion of a run, what its user may not expect."""
     plan = history.schedule
     if plan.evaluations > MOST_EVALUATIONS:
         raise ValueError(

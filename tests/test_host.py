@@ -61,6 +61,7 @@ def test_hyperopt_search_cv_tunes_any_estimator(estimator, knob, data):
     assert sorted(search.cv_results_[f"param_{knob}"].tolist()) == [1] * 9 + [3] * 8 + [9] * 5
     best = hyperband.incumbent(search.trials_)
     assert best["misc"]["vals"][knob] == [9]
+    assert best["result"]["params"][knob] == 9  # best_params_ may be of any budget
     at_full = search.cv_results_["mean_test_score"][search.cv_results_[f"param_{knob}"] == 9]
     assert -best["result"]["loss"] == at_full.max()
     assert search.best_estimator_.predict(features).shape == target.shape
