@@ -1,6 +1,6 @@
 """The article's tuning problem: random search, TPE, Hyperband and bohb on scikit-learn's digits.
 
-    python benchmarks/article.py --quick      a smaller version of the problem, within two minutes
+    python benchmarks/article.py --quick      a smaller version of the problem, always anew, two minutes
     python benchmarks/article.py              the full one, hours; stopped, it goes on where it stood
     python benchmarks/article.py --no-runs    table, JSON and picture of the runs recorded so far
 
@@ -19,6 +19,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import tempfile
 import time
 import warnings
@@ -377,6 +378,8 @@ def main() -> None:
     problem = replace(problem, iterations=arguments.iterations or problem.iterations)
     seeds = arguments.seeds or ([0] if arguments.quick else range(5))
     if not arguments.no_runs:
+        if arguments.quick:
+            shutil.rmtree(problem.directory, ignore_errors=True)
         with ProcessPoolExecutor(arguments.workers) as executor:
             runs = [
                 executor.submit(run, problem, name, seed) for seed in seeds for name in arguments.algorithms

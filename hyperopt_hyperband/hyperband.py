@@ -183,11 +183,9 @@ def _next_document(
             case Retry(config):
                 rung, vals = 0, _at_budget(history.vals(key, config), knob.label, rungs[0].budget)
             case Promote(config, rung):
-                budget = rungs[rung].budget
-                vals = _at_budget(history.vals(key, config), knob.label, budget)
-                logger.info(
-                    "%s: configuration %s goes up to rung %d, budget %.4g", _where(key), config, rung, budget
-                )
+                vals = _at_budget(history.vals(key, config), knob.label, rungs[rung].budget)
+                goes_up = "%s: configuration %s goes up to rung %d, budget %.4g"
+                logger.info(goes_up, _where(key), config, rung, rungs[rung].budget)
         document = history.stamp(new_document(new_id, vals, domain, trials), key, rung, config)
         history.add(document)
         return document

@@ -21,7 +21,8 @@ def no_progress(*, iterations: int = 1) -> EarlyStop:
     Parameters
     ----------
     iterations : int, at least 1
-        How many complete Hyperband iterations in a row may pass without a better incumbent.
+        How many complete Hyperband iterations in a row may pass without a better incumbent. Where they have,
+        fmin called again with the same trials stops after one evaluation more.
 
     Raises
     ------
