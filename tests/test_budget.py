@@ -2,10 +2,9 @@ import copy
 import math
 import pickle
 
-import hyperopt
 import numpy as np
 import pytest
-from conftest import run
+from conftest import broken_anneal, run
 from hyperopt import Trials, anneal, fmin, hp, rand, tpe
 from hyperopt.base import Domain
 
@@ -15,12 +14,6 @@ from hyperopt_hyperband.budget import find_knob
 
 def knob(space, label=None, **bounds):
     return find_knob(Domain(lambda _: 0, space), label, bounds.get("min_budget"), bounds.get("max_budget"))
-
-
-broken_anneal = pytest.mark.skipif(
-    hyperopt.__version__ == "0.2.7" and np.lib.NumpyVersion(np.__version__) >= "2.0.0",
-    reason="Hyperopt 0.2.7's anneal fails under numpy 2",
-)
 
 
 @pytest.mark.parametrize(

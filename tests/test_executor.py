@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import loss, run
+from conftest import loss, named, run
 from hyperopt import STATUS_OK, Trials, anneal, fmin, hp, rand, space_eval, tpe
 from hyperopt.base import (
     JOB_STATE_CANCEL,
@@ -103,14 +103,14 @@ def test_a_hyperband_iteration(executor, space):
     assert hyperband.incumbent(trials)["misc"]["budget"] == 9
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", named(ALGORITHMS))
 def test_with_one_worker_every_algorithm_does_what_it_does_in_a_serial_run(threads, space, algo):
     serial = run(loss, space, 30, algo=ALGORITHMS[algo])
     trials = run(loss, space, 30, algo=ALGORITHMS[algo], trials=ExecutorTrials(threads, parallelism=1))
     assert outcomes(trials) == outcomes(serial)
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", named(ALGORITHMS))
 def test_every_algorithm_runs_in_parallel(threads, space, algo):
     trials = run(loss, space, 30, algo=ALGORITHMS[algo], trials=ExecutorTrials(threads))
     assert states(trials) == [JOB_STATE_DONE] * 30
@@ -640,7 +640,7 @@ def test_an_executor_shut_down_in_mid_run(space):
         assert states(run(loss, space, 5, trials)) == [JOB_STATE_DONE] * 5
 
 
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", named(ALGORITHMS))
 @pytest.mark.parametrize("pickled", [False, True])
 def test_ctrl_c_leaves_trials_to_go_on_with(space, algo, pickled):
     with ThreadPoolExecutor(3) as executor, blocked_above(3) as objective:

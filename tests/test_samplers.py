@@ -7,7 +7,7 @@ from functools import partial
 import bson
 import numpy as np
 import pytest
-from conftest import loss, places, run
+from conftest import loss, named, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, anneal, fmin, hp, rand, tpe
 from hyperopt.base import JOB_STATE_DONE, Domain, trials_from_docs
 from simulator import Simulation
@@ -50,7 +50,7 @@ def test_by_default_nothing_but_random_draws(space):
     assert run(loss, space, ITERATION).vals == run(loss, space, ITERATION, algo=by(None)).vals
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", named(SAMPLERS))
 @pytest.mark.parametrize("queue", [1, 4])
 def test_any_algorithm_of_hyperopt_draws_and_the_schedule_stays(space, planned, name, queue):
     trials = run(loss, space, 2 * ITERATION, algo=by(SAMPLERS[name]), max_queue_len=queue)
