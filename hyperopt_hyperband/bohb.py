@@ -11,6 +11,7 @@ import numpy as np
 from hyperopt.base import Domain, Trials
 
 from hyperopt_hyperband import encoding, gp
+from hyperopt_hyperband.correlation import neighbours, spearman
 from hyperopt_hyperband.history import Document, Evidence, Vals
 from hyperopt_hyperband.hyperband import suggest_by
 from hyperopt_hyperband.promotion import FAILED
@@ -28,6 +29,8 @@ CANDIDATES = 256
 """As many random ones, and as many variations of the best."""
 PARENTS = 12
 """As many of the best configurations are varied."""
+ENOUGH = 4
+"""As many configurations at two budgets have a rank correlation."""
 
 
 def suggest(
@@ -51,6 +54,10 @@ def suggest(
     half by rank, failures as the worst. Of random configurations and variations of the best, it draws that of
     the lowest mean minus k standard deviations, k between 0 and 2 anew for each draw; pending evaluations
     lower the deviation around them. Until then, and for the other quarter, draws are random.
+
+    Low budgets may mislead. So only a part of its draws learns from all evaluations: as large a part as the
+    rank correlation between the losses at neighbouring budgets. The others trust no budget lower than the one
+    at which their bracket starts, as Hyperband's brackets do.
 
     Parameters
     ----------
@@ -87,16 +94,22 @@ def suggest(
 
 
 def draw(
-    domain: Domain, evidence: list[Evidence], label: str | None, max_budget: Budget, seed: int
+    domain: Domain,
+    evidence: list[Evidence],
+    label: str | None,
+    start: Budget,
+    max_budget: Budget,
+    seed: int,
 ) -> Vals | None:
     """The model's draw; None as long as nothing has succeeded at max_budget, or nothing is to be drawn."""
     space = encoding.axes(domain, label)
     evidence = sorted(evidence, key=order)
-    finished = sum(each.loss is not None for each in evidence)
-    succeeded = sum(each.loss is not None and each.loss < FAILED for each in evidence)
-    if all(axis.budget for axis in space) or not succeeded or evidence[0].budget < max_budget:
+    if all(axis.budget for axis in space) or not _succeeded(evidence[:1]) or evidence[0].budget < max_budget:
         return None
     rng = np.random.default_rng(seed)
+    if rng.random() >= _agreement(evidence):
+        evidence = [each for each in evidence if each.loss is None or each.budget >= start]
+    finished, succeeded = sum(each.loss is not None for each in evidence), len(_succeeded(evidence))
     rows = encoding.matrix(space, [each.vals for each in evidence])
     known = {row.tobytes() for row in rows}
     parents = np.array(list({row.tobytes(): row for row in rows[:succeeded]}.values())[:PARENTS])
@@ -122,6 +135,18 @@ def draw(
         if encoding.is_valid(domain, vals := encoding.vals_of(space, row), label):
             return vals
     return None
+
+
+def _succeeded(evidence: list[Evidence]) -> list[tuple[Hashable, Budget, float]]:
+    """Configuration, budget and loss of those that have succeeded."""
+    return [(e.config, e.budget, e.loss) for e in evidence if e.loss is not None and e.loss < FAILED]
+
+
+def _agreement(evidence: list[Evidence]) -> float:
+    """Rank correlation between the losses at neighbouring budgets, over all of them; 0 with hardly any."""
+    both = [pairs for pairs in neighbours(_succeeded(evidence)).values() if len(pairs) >= ENOUGH]
+    counts = [len(pairs) for pairs in both]
+    return float(np.average([spearman(pairs) or 0.0 for pairs in both], weights=counts)) if both else 0.0
 
 
 def _targets(observed: Sequence[float | None]) -> Array:

@@ -145,10 +145,10 @@ def suggest_by(
     rng = np.random.default_rng(seed)
     issued: list[Document] = []
 
-    def draws() -> Iterator[Vals]:
+    def draws(start: Budget) -> Iterator[Vals]:
         if model is not None and rng.random() >= random_share:
             known = evidence(trials, issued, domain.params.keys(), plan, knob.label)
-            yield from model_draws(model, domain, known, knob.label, knob.max_budget, rng)
+            yield from model_draws(model, domain, known, knob.label, start, knob.max_budget, rng)
         yield from random_draws(domain, rng)
 
     for new_id in unused(new_ids, trials):
@@ -163,7 +163,7 @@ def _next_document(
     trials: Trials,
     knob: Knob,
     history: History,
-    draws: Callable[[], Iterator[Vals]],
+    draws: Callable[[Budget], Iterator[Vals]],
 ) -> Document:
     while True:
         key, action = history.next_action()
@@ -171,7 +171,7 @@ def _next_document(
         match action:
             case Sample():
                 taken = history.drawn(key)
-                found = (_at_budget(drawn, knob.label, rungs[0].budget) for drawn in draws())
+                found = (_at_budget(drawn, knob.label, rungs[0].budget) for drawn in draws(rungs[0].budget))
                 new = next((vals for vals in found if vals not in taken), None)
                 if new is None:
                     history.outcomes[key].closed = True

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import html
-import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from hyperopt import space_eval
 from hyperopt.base import Trials
-from numpy.typing import NDArray
 
+from hyperopt_hyperband.correlation import neighbours, spearman
 from hyperopt_hyperband.history import Evaluation, Place, evaluations, incumbents, is_budget, newest_schedule
 from hyperopt_hyperband.schedule import Budget, Schedule, multiples
 from hyperopt_hyperband.space import hyperparameters
@@ -328,29 +326,10 @@ def _continued_budgets(finished: list[Evaluation]) -> Iterator[Budget]:
 
 
 def _correlations(finished: list[Evaluation]) -> tuple[Correlation, ...]:
-    losses: defaultdict[Hashable, dict[Budget, float]] = defaultdict(dict)
-    for e in finished:
-        if e.loss is not None:
-            losses[e.config][e.spent] = e.loss
-    both: defaultdict[tuple[Budget, Budget], list[tuple[float, float]]] = defaultdict(list)
-    for by_budget in losses.values():
-        for low, high in itertools.pairwise(sorted(by_budget)):
-            both[low, high].append((by_budget[low], by_budget[high]))
+    losses = [(e.config, e.spent, e.loss) for e in finished if e.loss is not None]
     return tuple(
-        Correlation(*budgets, len(pairs), _spearman(np.array(pairs)))
-        for budgets, pairs in sorted(both.items())
+        Correlation(*budgets, len(pairs), spearman(pairs)) for budgets, pairs in neighbours(losses).items()
     )
-
-
-def _spearman(losses: NDArray[np.float64]) -> float | None:
-    low, high = (_ranks(column) for column in losses.T)
-    return None if np.ptp(low) == 0 or np.ptp(high) == 0 else float(np.corrcoef(low, high)[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1, ties averaged."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2)[inverse]
 
 
 def _rung_row(rung: RungReport) -> list[str]:

@@ -16,9 +16,9 @@ from hyperopt_hyperband.schedule import Budget
 
 Suggest = Callable[..., Sequence[Document]]
 """An algorithm of Hyperopt: (new_ids, domain, trials, seed) -> new documents."""
-Model = Callable[[Domain, list[Evidence], str | None, Budget, int], Vals | None]
-"""Draws a configuration: (domain, evidence, the budget's label, max_budget, seed) -> its vals, None for a
-random one."""
+Model = Callable[[Domain, list[Evidence], str | None, Budget, Budget, int], Vals | None]
+"""Draws a configuration: (domain, evidence, the budget's label, the budget that the configuration starts at,
+max_budget, seed) -> its vals, None for a random one."""
 
 REDRAWS = (16, 256, 4096)
 """Sizes of the batches in which a new configuration is looked for once a draw has repeated an old one."""
@@ -31,13 +31,14 @@ def model_draws(
     domain: Domain,
     known: list[Evidence],
     label: str | None,
+    start: Budget,
     full: Budget,
     rng: np.random.Generator,
 ) -> Iterator[Vals]:
     """A model's draws that are not pending, until it has no more or has been asked TRIES times."""
     pending = [_without(label, each.vals) for each in known if each.loss is None]
     for _ in range(TRIES):
-        drawn = model(domain, known, label, full, int(rng.integers(2**31 - 1)))
+        drawn = model(domain, known, label, start, full, int(rng.integers(2**31 - 1)))
         if drawn is None:
             return
         if _without(label, drawn) not in pending:
@@ -83,7 +84,13 @@ def of_hyperopt(suggest: Suggest) -> Model:
 
 
 def _ask(
-    suggest: Suggest, domain: Domain, evidence: list[Evidence], label: str | None, full: Budget, seed: int
+    suggest: Suggest,
+    domain: Domain,
+    evidence: list[Evidence],
+    label: str | None,
+    _start: Budget,
+    full: Budget,
+    seed: int,
 ) -> Vals | None:
     trials = _ranked(domain, evidence, label, full)
     documents = suggest([len(trials.trials)], domain, trials, seed)

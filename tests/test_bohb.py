@@ -56,8 +56,38 @@ def test_until_an_evaluation_has_succeeded_at_the_full_budget_draws_are_random()
     vals = {"x": [1.0], "y": [0.0], "epochs": [9]}
     low, failed, pending = (Evidence(0, *each, vals) for each in ((3, 0.5), (9, math.inf), (9, None)))
     for known in ([], [low], [low, failed], [low, failed, pending]):
-        assert bohb.draw(domain, known, "epochs", 9, 0) is None
-    assert bohb.draw(domain, [low, Evidence(1, 9, 0.7, vals)], "epochs", 9, 0) is not None
+        assert bohb.draw(domain, known, "epochs", 1, 9, 0) is None
+    assert bohb.draw(domain, [low, Evidence(1, 9, 0.7, vals)], "epochs", 1, 9, 0) is not None
+
+
+def evaluated_twice(order):
+    """Ten configurations at budgets 3 and 9; their losses at 3 lie as at 9, or the other way round."""
+    known = []
+    for i in range(10):
+        vals = {"x": [i - 5.0], "y": [0.0]}
+        known += [
+            Evidence(i, 3, order * i / 10, vals | {"epochs": [3]}),
+            Evidence(i, 9, i / 10, vals | {"epochs": [9]}),
+        ]
+    return known
+
+
+def test_where_low_budgets_agree_all_brackets_learn_from_them():
+    domain, known = Domain(bowl, BOWL), evaluated_twice(1)
+    for seed in range(10):
+        full, low = (bohb.draw(domain, known, "epochs", start, 9, seed) for start in (9, 1))
+        assert full == low is not None
+
+
+def test_where_low_budgets_mislead_a_bracket_learns_from_its_own_budgets_alone():
+    domain, known = Domain(bowl, BOWL), evaluated_twice(-1)
+    high = [each for each in known if each.budget == 9]
+    full, alone, low = (
+        [bohb.draw(domain, each, "epochs", start, 9, seed) for seed in range(10)]
+        for each, start in ((known, 9), (high, 1), (known, 1))
+    )
+    assert full == alone
+    assert full != low
 
 
 @pytest.mark.parametrize("queue", [1, 2, 7])
@@ -330,4 +360,4 @@ def test_parameters_that_are_expressions_are_refused():
     space = {"x": hp.uniform("x", 0, hp.uniform("y", 1, 2))}
     known = [Evidence(0, 9, 1.0, {"x": [0.5], "y": [1.0]})]
     with pytest.raises(ValueError, match="'x' has parameters that are expressions"):
-        bohb.draw(Domain(len, space), known, None, 9, 0)
+        bohb.draw(Domain(len, space), known, None, 1, 9, 0)
