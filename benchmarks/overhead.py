@@ -145,7 +145,7 @@ class Run:
                 "tid": tid,
                 "idxs": {label: [tid] for label in misc["idxs"]},
                 "vals": {label: list(value) for label, value in misc["vals"].items()},
-                "hyperband": {name: 2 * value - stamps[1][name] for name, value in stamps[0].items()},
+                "hyperband": {name: _next(stamps[1][name], value) for name, value in stamps[0].items()},
             }
             self.documents.append({**last, "tid": tid, "misc": copy, "result": dict(last["result"])})
 
@@ -153,6 +153,11 @@ class Run:
         """Work on these trials, whose documents need no refresh: they are all valid."""
         self.trials = trials
         trials._dynamic_trials = trials._trials = self.documents
+
+
+def _next(earlier: Any, last: Any) -> Any:
+    """Go on as from one to the other: numbers, or lists of them."""
+    return list(map(_next, earlier, last)) if isinstance(last, list) else 2 * last - earlier
 
 
 def clock_cost() -> float:
