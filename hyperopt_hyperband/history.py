@@ -298,12 +298,11 @@ def documents(trials: Trials) -> list[Document]:
 def loss(document: Document) -> float | None:
     """The loss of an evaluation: None while it is pending, infinite where it failed."""
     state, result = document["state"], document["result"]
-    status = result.get("status")
-    if state == JOB_STATE_DONE and status == STATUS_OK:
+    if state == JOB_STATE_DONE and result.get("status") == STATUS_OK:
         value = result.get("loss")
         if type(value) is not float:  # Hyperopt makes it one; another backend may not
             value = float(value) if isinstance(value, int | np.number) else FAILED
-        return value if math.isfinite(value) else FAILED
+        return value if -FAILED < value < FAILED else FAILED
     # SparkTrials sets the state a moment before the result.
     pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result == {"status": STATUS_NEW}
     return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
