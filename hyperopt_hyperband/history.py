@@ -209,18 +209,18 @@ def _linked(everything: list[Document], position: int) -> dict[BracketKey, list[
     Ids count up with the positions, gaps aside. Raises LookupError where a document is not found.
     """
     newest = everything[position]
-    exp_key, offset = newest["exp_key"], position - newest["tid"]
-    if offset > 0:
+    exp_key = newest["exp_key"]
+    if position > newest["tid"]:
         raise LookupError("more documents than ids: they are out of order")
     chains = {}
     for tid in (newest["tid"], *newest["misc"]["hyperband"]["open"]):
         chain: list[Document] = []
-        since = None
+        offset, since = position - newest["tid"], None
         while True:
-            document = everything[tid + offset]
+            document = everything[tid + offset if tid + offset > 0 else 0]
             if document["tid"] != tid or document["exp_key"] != exp_key:
-                position = bisect_left(everything, tid, key=itemgetter("tid"))
-                document, offset = everything[position], position - tid
+                offset = bisect_left(everything, tid, key=itemgetter("tid")) - tid
+                document = everything[tid + offset]
                 if document["tid"] != tid or document["exp_key"] != exp_key:
                     raise LookupError(f"no document {tid}")
             stamp = document["misc"]["hyperband"]
@@ -248,14 +248,16 @@ def _all(trials: Trials, schedule: Schedule) -> dict[BracketKey, list[Document]]
 
 def _outcomes(chain: list[Document], s: int, serial: bool) -> Outcomes:
     """What the documents of a bracket tell; a serial Trials leaves those that were cut short RUNNING."""
-    outcomes = Outcomes(tuple({} for _ in range(s + 1)))
-    rungs, interrupted = outcomes.rungs, outcomes.interrupted
-    lowest = rung = chain[0]["misc"]["hyperband"]["rung"]
+    rungs: tuple[dict[Hashable, Document], ...] = tuple({} for _ in range(s + 1))
+    interrupted: dict[Hashable, Document] = {}
+    closed = False
+    lowest = chain[0]["misc"]["hyperband"]["rung"]
     for document in chain:
         stamp = document["misc"]["hyperband"]
         rung, config = stamp["rung"], stamp["config"]
         if rung < lowest:
             continue  # it counts no more, but came later than some that do
+        closed = closed or rung > 0
         if serial and document["state"] == JOB_STATE_RUNNING:
             if rung == 0:
                 interrupted[config] = document
@@ -263,8 +265,7 @@ def _outcomes(chain: list[Document], s: int, serial: bool) -> Outcomes:
         rungs[rung][config] = document
         if interrupted:
             interrupted.pop(config, None)
-    outcomes.closed = rung > 0
-    return outcomes
+    return Outcomes(rungs, interrupted, closed)
 
 
 def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
