@@ -189,7 +189,7 @@ def test_what_is_read_decides_as_all_documents_would(seed):
         workers=rng.randint(1, 30),
         ids=rng.randint(1, 7),
         faults=rng.choice([0.0, 0.1, 0.5]),
-        restarts=rng.choice([0.0, 0.05]),
+        restarts=rng.choice([0.0, 0.05, 0.2]),
         serial=rng.random() < 0.5,
         points=rng.choice([None, None, 5]),
         strangers=rng.choice([0.0, 0.2]),
@@ -209,6 +209,10 @@ def shuffle(simulation):
     simulation.rng.shuffle(simulation.docs)
 
 
+def put_the_first_last(simulation):
+    simulation.docs.append(simulation.docs.pop(0))
+
+
 def unlink(simulation):
     for doc in simulation.docs:
         del doc["misc"]["hyperband"]["open"]
@@ -216,7 +220,7 @@ def unlink(simulation):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("spoil", [lose_some, shuffle, unlink])
+@pytest.mark.parametrize("spoil", [lose_some, shuffle, put_the_first_last, unlink])
 def test_so_it_does_where_the_documents_lead_nowhere(spoil, seed):
     simulation = Compared(max_budget=27, workers=12, ids=3, faults=0.1, slow=0.05, seed=seed)
     for _ in range(150):
@@ -241,17 +245,23 @@ def test_ids_need_be_no_numbers():
     assert runs[0] == runs[1]
 
 
-def test_experiments_that_share_their_ids_keep_apart():
+@pytest.mark.parametrize("in_turns", [True, False])
+def test_experiments_that_have_the_same_ids_keep_apart(in_turns):
     alone = {key: Compared(workers=5, seed=seed) for seed, key in enumerate("ab")}
     for key, simulation in alone.items():
         simulation.trials = AsyncTrials(key)
-        for _ in range(60):
+        while len(simulation.docs) < 40:
             simulation.step()
+    a, b = (simulation.docs for simulation in alone.values())
     together = AsyncTrials()
-    for docs in zip(*(simulation.docs for simulation in alone.values()), strict=False):
-        together._dynamic_trials.extend(docs)
+    if in_turns:
+        together._dynamic_trials.extend(doc for pair in zip(a, b, strict=True) for doc in pair)
+    else:
+        a[-1]["tid"] += 1000
+        together._dynamic_trials.extend([*a[:-1], *b, a[-1]])
     for key, simulation in alone.items():
         found = read(together.view(key), simulation.plan)
-        del simulation.docs[len(together._dynamic_trials) // 2 :]
-        assert found.next_action() == read(simulation.trials, simulation.plan).next_action()
-        assert found.labels() == {"x", "branch", "y", "z", "b"}
+        assert found.outcomes
+        for bracket, outcomes in found.outcomes.items():
+            own = everything_read(simulation.docs, serial=False)[bracket]
+            assert all(rung in ({}, of_all) for rung, of_all in zip(outcomes.rungs, own.rungs, strict=True))
