@@ -4,6 +4,7 @@
     python benchmarks/overhead.py --sizes 10000 --max-budgets 81 --hyperparameters 6     one cell, seconds
     python benchmarks/overhead.py --workers 64 --ids 8              with 64 pending, eight ids a call
     python benchmarks/overhead.py --workers 64 --heavy-tail         some evaluations outlast many others
+    python benchmarks/overhead.py --workers 64 --heavy-tail --stuck         and the first one never ends
 
 Hyperopt's own loop takes time with the square of the run's length, so the documents are made beforehand:
 real suggestions for three Hyperband iterations, copies of the last one up to a little below the size, and
@@ -21,6 +22,7 @@ import datetime
 import gc
 import heapq
 import json
+import math
 import os
 import platform
 import random
@@ -68,17 +70,17 @@ class Run:
 
     With one worker, every Hyperband iteration is then the one before it, shifted. Of several pending
     evaluations the oldest finishes first; with a heavy tail, an evaluation takes its budget times a
-    lognormal factor, and ten times that in one of fifty.
+    lognormal factor, and ten times that in one of fifty. If it is stuck, the very first one never ends.
     """
 
     def __init__(
-        self, hyperparameters: int, max_budget: int, workers: int, ids: int, heavy_tail: bool
+        self, hyperparameters: int, max_budget: int, workers: int, ids: int, heavy_tail: bool, stuck: bool
     ) -> None:
         self.plan = hyperband.schedule(1, max_budget, ETA)
         self.period = self.plan.evaluations
         self.domain = Domain(lambda _: 0.0, space(hyperparameters, max_budget))
         self.suggest: Suggest = partial(hyperband.suggest, eta=ETA)
-        self.workers, self.ids, self.heavy_tail = workers, ids, heavy_tail
+        self.workers, self.ids, self.heavy_tail, self.stuck = workers, ids, heavy_tail, stuck
         rng = np.random.default_rng(0)
         self.slowness = np.exp(0.6 * rng.standard_normal(9973)) * np.where(rng.random(9973) < 0.02, 10, 1)
         self.losses = rng.random((self.period, len(self.plan.brackets))).tolist()
@@ -90,7 +92,7 @@ class Run:
     def grow(self, size: int) -> None:
         """Go on to so many documents."""
         copied = size // self.period - (10 if self.heavy_tail else 1)
-        if copied > 3:
+        if copied > 3 and not self.stuck:
             while len(self.documents) < 3 * self.period:
                 self.step(self.suggest, ids=1, workers=1)
             self._extrapolate(copied)
@@ -123,6 +125,8 @@ class Run:
         self.now, self.pending = now, pending
 
     def _end(self, document: Document) -> float:
+        if self.stuck and document["tid"] == 0:
+            return math.inf
         if not self.heavy_tail:
             return float(document["tid"])
         budget: float = document["misc"]["budget"]
@@ -145,7 +149,7 @@ class Run:
                 "tid": tid,
                 "idxs": {label: [tid] for label in misc["idxs"]},
                 "vals": {label: list(value) for label, value in misc["vals"].items()},
-                "hyperband": {name: 2 * value - stamps[1][name] for name, value in stamps[0].items()},
+                "hyperband": {name: _next(stamps[1][name], value) for name, value in stamps[0].items()},
             }
             self.documents.append({**last, "tid": tid, "misc": copy, "result": dict(last["result"])})
 
@@ -153,6 +157,11 @@ class Run:
         """Work on these trials, whose documents need no refresh: they are all valid."""
         self.trials = trials
         trials._dynamic_trials = trials._trials = self.documents
+
+
+def _next(earlier: Any, last: Any) -> Any:
+    """Go on as from one to the other: numbers, or lists of them."""
+    return list(map(_next, earlier, last)) if isinstance(last, list) else 2 * last - earlier
 
 
 def clock_cost() -> float:
@@ -250,6 +259,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="evaluations pending at a time")
     parser.add_argument("--ids", type=int, default=1, help="ids a call, up to --workers")
     parser.add_argument("--heavy-tail", action="store_true", help="for --workers: not the oldest ends first")
+    parser.add_argument("--stuck", action="store_true", help="for --workers: the first evaluation never ends")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tpe-to", type=int, default=1_000, help="largest size for TPE; 0: without TPE")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -264,7 +274,8 @@ def main() -> None:
         for max_budget in arguments.max_budgets:
             for size in arguments.sizes:
                 workers = max(arguments.workers, arguments.ids)
-                run = Run(hyperparameters, max_budget, workers, arguments.ids, arguments.heavy_tail)
+                heavy_tail, stuck = arguments.heavy_tail, arguments.stuck
+                run = Run(hyperparameters, max_budget, workers, arguments.ids, heavy_tail, stuck)
                 run.grow(size)
                 row = {
                     "max_budget": max_budget,
@@ -285,6 +296,7 @@ def main() -> None:
         "workers": arguments.workers,
         "ids": arguments.ids,
         "heavy_tail": arguments.heavy_tail,
+        "stuck": arguments.stuck,
         "repeats": arguments.repeats,
         "rows": rows,
     }

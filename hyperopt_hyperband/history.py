@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from numbers import Real
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -83,78 +85,78 @@ class History:
 
     Attributes
     ----------
-    outcomes : the brackets that may still be open, oldest first; their evaluations are documents
-    first : for each of them, the tid of the document that opened it
+    outcomes : the brackets that may still be open, and the newest, oldest first; evaluations are documents
+    ends : for each of them, the tids of the oldest document that still counts, and of the newest
     strangers : how many documents of other schedules have come since
     """
 
     schedule: Schedule
     outcomes: dict[BracketKey, Outcomes]
-    first: dict[BracketKey, Hashable]
+    ends: dict[BracketKey, tuple[Hashable, Hashable]]
     strangers: int
 
-    def add(self, document: Document, interrupted: bool = False) -> None:
-        """Take in a stamped document, in the order of the run."""
-        stamp = document["misc"]["hyperband"]
-        rung, config = stamp["rung"], stamp["config"]
-        key = stamp["iteration"], stamp["bracket"]
-        outcomes = self.outcomes.get(key) or self._open(key, document["tid"])
-        if outcomes is None:
-            return
-        if rung > 0:
-            outcomes.closed = True
-        elif outcomes.interrupted:
-            outcomes.interrupted.pop(config, None)
-        if not interrupted:
-            outcomes.rungs[rung][config] = document
-        elif rung == 0:
-            outcomes.interrupted[config] = document
-
-    def _open(self, key: BracketKey, tid: Hashable) -> Outcomes | None:
-        """A new bracket, after which no older one draws; None where it is older than all that are open."""
-        if self.outcomes and _order(key) < _order(next(iter(self.outcomes))):
-            return None  # it was complete, though it ended after the oldest open one began
-        for older in self.outcomes.values():
-            older.closed = True
-        self.first[key] = tid
-        self.outcomes[key] = Outcomes(tuple({} for _ in range(key[1] + 1)))
-        return self.outcomes[key]
-
     def next_action(self) -> tuple[BracketKey, Sample | Retry | Promote]:
-        """The oldest bracket that has something to do does it; where all wait, the next bracket opens."""
+        """The oldest bracket that has something to do does it; where all wait, the next bracket opens.
+
+        What proves complete on the way is forgotten, the newest bracket aside.
+        """
         s_max = self.schedule.brackets[0].s
-        iteration, s = 0, s_max + 1
-        for (iteration, s), outcomes in self.outcomes.items():
-            action = decide(self.schedule.bracket(s), outcomes, loss)
+        iteration, s = newest = next(reversed(self.outcomes), (0, s_max + 1))
+        for key, outcomes in list(self.outcomes.items()):
+            action = decide(self.schedule.bracket(key[1]), outcomes, loss)
             if not isinstance(action, Wait | Done):
-                return (iteration, s), action
+                return key, action
+            if isinstance(action, Done) and key != newest:
+                del self.outcomes[key], self.ends[key]
         return ((iteration, s - 1) if s > 0 else (iteration + 1, s_max)), Sample()
 
     def labels(self) -> set[str] | None:
         """The hyperparameters of the run; None where it has not begun."""
         for outcomes in self.outcomes.values():
-            for first in (*outcomes.rungs[0].values(), *outcomes.interrupted.values()):
-                return set(first["misc"]["vals"])
+            for rung in (*outcomes.rungs, outcomes.interrupted):
+                for document in rung.values():
+                    return set(document["misc"]["vals"])
         return None
 
     def vals(self, key: BracketKey, config: Hashable) -> Vals:
-        """The hyperparameters of a configuration, as its first evaluation had them."""
+        """The hyperparameters of a configuration, as one of its evaluations had them."""
         outcomes = self.outcomes[key]
-        first = outcomes.interrupted.get(config) or outcomes.rungs[0][config]
-        return first["misc"]["vals"]  # type: ignore[no-any-return]
+        return next(
+            hyperparameters(rung[config])
+            for rung in (outcomes.interrupted, *outcomes.rungs)
+            if config in rung
+        )
 
     def drawn(self, key: BracketKey) -> list[Vals]:
-        """The hyperparameters of all configurations of a bracket."""
+        """The hyperparameters of all configurations of a bracket that still draws."""
         if key not in self.outcomes:
             return []
         return [document["misc"]["vals"] for document in self.outcomes[key].rungs[0].values()]
 
-    def stamp(self, document: Document, key: BracketKey, rung: int, config: Hashable) -> Document:
-        """Write a document's budget and place in the schedule into its misc."""
-        self._drop_completed()
-        schedule = self.schedule
-        rungs = self.outcomes[key].rungs if rung > 0 else ()
-        document["misc"]["budget"] = schedule.bracket(key[1]).rungs[rung].budget
+    def issue(self, document: Document, key: BracketKey, rung: int, config: Hashable) -> Document:
+        """Write a document's budget and place in the schedule into its misc, and take it in.
+
+        The stamp leads on to all that counts, past all else: "before" is the document before it in its
+        bracket, "since" where that ends, "open" the newest documents of the other brackets. What lies two
+        rungs below a full one counts no more.
+        """
+        if key not in self.outcomes:
+            for older in self.outcomes.values():
+                older.closed = True
+            self.outcomes[key] = Outcomes(tuple({} for _ in range(key[1] + 1)))
+        schedule, outcomes = self.schedule, self.outcomes[key]
+        rungs, plan = outcomes.rungs, schedule.bracket(key[1]).rungs
+        tid = document["tid"]
+        since, before = self.ends.get(key, (tid, None))
+        rungs[rung][config] = document
+        if rung == 0:
+            outcomes.interrupted.pop(config, None)
+        else:
+            outcomes.closed = True
+        if rung > 1 and all(len(rungs[i]) == plan[i].configurations for i in (rung - 1, rung)):
+            since = min(entered["tid"] for entered in rungs[rung - 1].values())
+        self.ends[key] = since, tid
+        document["misc"]["budget"] = plan[rung].budget
         document["misc"]["hyperband"] = {
             "iteration": key[0],
             "bracket": key[1],
@@ -163,52 +165,122 @@ class History:
             "min_budget": schedule.min_budget,
             "max_budget": schedule.max_budget,
             "eta": schedule.eta,
-            "since": next(iter(self.first.values()), document["tid"]),
+            "since": since,
+            "open": [newest for other, (_, newest) in self.ends.items() if other != key],
+            **({"before": before} if before is not None else {}),
             **({"below": rungs[rung - 1][config]["tid"]} if rung > 0 else {}),
         }
         return document
 
-    def _drop_completed(self) -> None:
-        """Forget the oldest brackets where they are complete, the newest bracket aside."""
-        while len(self.outcomes) > 1:
-            key = next(iter(self.outcomes))
-            if decide(self.schedule.bracket(key[1]), self.outcomes[key], loss) != Done():
-                return
-            del self.outcomes[key], self.first[key]
-
 
 def read(trials: Trials, schedule: Schedule) -> History:
-    """Read the run of a schedule from the documents, as far back as a bracket may still be open.
+    """Read the run of a schedule from the documents, as far as it may still matter.
 
-    Each stamp carries the tid with which the oldest open bracket began at its time, so that reading costs
-    the same however long the run is. Documents without a stamp, or of another schedule, are strangers.
+    The newest stamp leads to all documents that count, so that reading costs the same however long the run
+    is, and however long its brackets stay open. Documents without a stamp, or of another schedule, are
+    strangers.
     """
-    settings = (schedule.min_budget, schedule.max_budget, schedule.eta)
-    own: list[Document] = []
-    since = None
-    strangers = 0
-    for document in _newest_first(trials):
-        stamp = document["misc"].get("hyperband")
+    everything = _everything(trials)
+    history = History(schedule, {}, {}, 0)
+    chains: dict[BracketKey, list[Document]] = {}
+    for position in _newest_first(trials):
+        stamp = everything[position]["misc"].get("hyperband")
         if stamp is None:
             continue
-        if (stamp["min_budget"], stamp["max_budget"], stamp["eta"]) != settings:
-            strangers += not own
-            continue
-        if not own:
-            since = stamp["since"]
-        own.append(document)
-        if document["tid"] == since:
+        if _is_of(schedule, stamp):
+            try:
+                chains = _linked(everything, position)
+            except (LookupError, TypeError):  # some are missing, or in another order, or have no numbers
+                chains = _all(trials, schedule)
             break
-    history = History(schedule, {}, {}, strangers)
-    for document in reversed(own):
-        history.add(document, document["state"] == JOB_STATE_RUNNING and not trials.asynchronous)
+        history.strangers += 1
+    for key in sorted(chains, key=_order):
+        chain = chains[key]
+        history.outcomes[key] = _outcomes(chain, key[1], serial=not trials.asynchronous)
+        history.ends[key] = chain[0]["tid"], chain[-1]["tid"]
+    for older in list(history.outcomes.values())[:-1]:
+        older.closed = True
     return history
 
 
-def _newest_first(trials: Trials) -> Iterator[Document]:
-    newest_first = reversed(_everything(trials))
-    key = trials._exp_key
-    return newest_first if key is None else (doc for doc in newest_first if doc["exp_key"] == key)
+def _linked(everything: list[Document], position: int) -> dict[BracketKey, list[Document]]:
+    """The documents that the one at a position leads to, by bracket, in the order of the run.
+
+    Ids count up with the positions, gaps aside. Raises LookupError where a document is not found.
+    """
+    newest = everything[position]
+    exp_key = newest["exp_key"]
+    if position > newest["tid"]:
+        raise LookupError("more documents than ids: they are out of order")
+    chains = {}
+    for tid in (newest["tid"], *newest["misc"]["hyperband"]["open"]):
+        chain: list[Document] = []
+        offset, since = position - newest["tid"], None
+        while True:
+            document = everything[tid + offset if tid + offset > 0 else 0]
+            if document["tid"] != tid or document["exp_key"] != exp_key:
+                offset = bisect_left(everything, tid, key=itemgetter("tid")) - tid
+                document = everything[tid + offset]
+                if document["tid"] != tid or document["exp_key"] != exp_key:
+                    raise LookupError(f"no document {tid}")
+            stamp = document["misc"]["hyperband"]
+            if not chain:
+                since = stamp["since"]
+            chain.append(document)
+            if tid == since:
+                break
+            tid = stamp["before"]
+        chains[stamp["iteration"], stamp["bracket"]] = chain[::-1]
+    return chains
+
+
+def _all(trials: Trials, schedule: Schedule) -> dict[BracketKey, list[Document]]:
+    """All documents of a schedule, by bracket, in the order of the run."""
+    own = [d for d in documents(trials) if _is_of(schedule, d["misc"].get("hyperband"))]
+    if all(isinstance(document["tid"], int) for document in own):
+        own.sort(key=itemgetter("tid"))
+    chains: dict[BracketKey, list[Document]] = {}
+    for document in own:
+        stamp = document["misc"]["hyperband"]
+        chains.setdefault((stamp["iteration"], stamp["bracket"]), []).append(document)
+    return chains
+
+
+def _outcomes(chain: list[Document], s: int, serial: bool) -> Outcomes:
+    """What the documents of a bracket tell; a serial Trials leaves those that were cut short RUNNING."""
+    rungs: tuple[dict[Hashable, Document], ...] = tuple({} for _ in range(s + 1))
+    interrupted: dict[Hashable, Document] = {}
+    closed = False
+    lowest = chain[0]["misc"]["hyperband"]["rung"]
+    for document in chain:
+        stamp = document["misc"]["hyperband"]
+        rung, config = stamp["rung"], stamp["config"]
+        if rung < lowest:
+            continue  # it counts no more, but came later than some that do
+        closed = closed or rung > 0
+        if serial and document["state"] == JOB_STATE_RUNNING:
+            if rung == 0:
+                interrupted[config] = document
+            continue
+        rungs[rung][config] = document
+        if interrupted:
+            interrupted.pop(config, None)
+    return Outcomes(rungs, interrupted, closed)
+
+
+def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
+    return stamp is not None and (stamp["min_budget"], stamp["max_budget"], stamp["eta"]) == (
+        schedule.min_budget,
+        schedule.max_budget,
+        schedule.eta,
+    )
+
+
+def _newest_first(trials: Trials) -> Iterator[int]:
+    """The positions of the documents of a Trials among everything, from the newest."""
+    everything, key = _everything(trials), trials._exp_key
+    newest_first = reversed(range(len(everything)))
+    return newest_first if key is None else (i for i in newest_first if everything[i]["exp_key"] == key)
 
 
 def _everything(trials: Trials) -> list[Document]:
@@ -227,12 +299,11 @@ def documents(trials: Trials) -> list[Document]:
 def loss(document: Document) -> float | None:
     """The loss of an evaluation: None while it is pending, infinite where it failed."""
     state, result = document["state"], document["result"]
-    status = result.get("status")
-    if state == JOB_STATE_DONE and status == STATUS_OK:
+    if state == JOB_STATE_DONE and result.get("status") == STATUS_OK:
         value = result.get("loss")
         if type(value) is not float:  # Hyperopt makes it one; another backend may not
             value = float(value) if isinstance(value, int | np.number) else FAILED
-        return value if math.isfinite(value) else FAILED
+        return value if -FAILED < value < FAILED else FAILED
     # SparkTrials sets the state a moment before the result.
     pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result == {"status": STATUS_NEW}
     return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
@@ -353,7 +424,7 @@ def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
     """
     newest = next(_newest_first(trials), None)
     ids = [i for i in new_ids if isinstance(i, int)]
-    if newest is None or len(ids) < len(new_ids) or min(ids) > newest["tid"]:
+    if newest is None or len(ids) < len(new_ids) or min(ids) > _everything(trials)[newest]["tid"]:
         return new_ids
     first = max(document["tid"] for document in documents(trials)) + 1
     return range(first, first + len(ids))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import numbers
 import warnings
@@ -142,10 +143,11 @@ def suggest_by(
         )
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, knob.label)
-    rng = np.random.default_rng(seed)
+    generator = functools.cache(lambda: np.random.default_rng(seed))  # a promotion needs none
     issued: list[Document] = []
 
     def draws(start: Budget) -> Iterator[Vals]:
+        rng = generator()
         if model is not None and rng.random() >= random_share:
             known = evidence(trials, issued, domain.params.keys(), plan, knob.label)
             yield from model_draws(model, domain, known, knob.label, start, knob.max_budget, rng)
@@ -186,9 +188,7 @@ def _next_document(
                 vals = _at_budget(history.vals(key, config), knob.label, rungs[rung].budget)
                 goes_up = "%s: configuration %s goes up to rung %d, budget %.4g"
                 logger.info(goes_up, _where(key), config, rung, rungs[rung].budget)
-        document = history.stamp(new_document(new_id, vals, domain, trials), key, rung, config)
-        history.add(document)
-        return document
+        return history.issue(new_document(new_id, vals, domain, trials), key, rung, config)
 
 
 def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:

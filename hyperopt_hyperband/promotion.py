@@ -83,8 +83,11 @@ def decide(bracket: Bracket, outcomes: Outcomes, loss: Callable[[Any], float | N
         promoted = outcomes.rungs[i + 1]
         places = bracket.rungs[i + 1].configurations
         if len(promoted) < places:
-            losses = [(loss(e), config) for config, e in outcomes.rungs[i].items() if config not in promoted]
-            finished = [(value, config) for value, config in losses if value is not None]
+            finished = [
+                (value, config)
+                for config, evaluation in outcomes.rungs[i].items()
+                if config not in promoted and (value := loss(evaluation)) is not None
+            ]
             survivors = [outcome for outcome in finished if outcome[0] < FAILED]
             unfinished = most - len(promoted) - len(finished)
             # Those that went up are the best so far: whatever finished since has taken no place from them.

@@ -77,7 +77,10 @@ def test_documents_hold_plain_values_only(space):
     trials = run(loss, space, ITERATION)
     for doc in trials.trials:
         assert type(doc["misc"]["budget"]) in (int, float)
-        assert {type(value) for value in doc["misc"]["hyperband"].values()} == {int}
+        stamp = doc["misc"]["hyperband"]
+        assert {type(value) for name, value in stamp.items() if name != "open"} == {int}
+        assert type(stamp["open"]) is list
+        assert all(type(tid) is int for tid in stamp["open"])
         assert {type(label) for label in doc["misc"]["vals"]} == {str}
 
 

@@ -1,10 +1,18 @@
+"""However long a run is, a suggestion looks at the documents that count, and sees what all of them tell."""
+
+import random
 from collections import deque
+from dataclasses import dataclass
+from functools import partial
 
 import pytest
-from hyperopt import STATUS_OK, Trials, hp
+from hyperopt import STATUS_OK, Trials, hp, rand
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_RUNNING, Domain
+from simulator import AsyncTrials, Simulation
 
 from hyperopt_hyperband import hyperband
+from hyperopt_hyperband.history import loss, read
+from hyperopt_hyperband.promotion import Done, Outcomes, Sample, Wait, decide, needed
 
 PLAN = hyperband.schedule(1, 9)
 DOMAIN = Domain(lambda _: 0.0, {"x": hp.uniform("x", 0, 1), "b": hyperband.budget("b", 1, 9)})
@@ -32,12 +40,11 @@ class CountedList(list):
             yield document
 
 
-class AsyncTrials(Trials):
-    asynchronous = True
+def looks(evaluations, workers=1, ids=1, exp_key=None, stuck=(), gap=0):
+    """For each call of suggest in a run: how many documents it looked at.
 
-
-def looks(evaluations, workers=1, ids=1, exp_key=None):
-    """For each call of suggest in a run: how many documents it looked at. The oldest pending ends first."""
+    The oldest pending ends first, but those stuck never end. Half-way, so many ids are left out.
+    """
     trials = (AsyncTrials if workers > 1 else Trials)(exp_key)
     trials._dynamic_trials = documents = CountedList()
     pending, counts = deque(), []
@@ -47,13 +54,13 @@ def looks(evaluations, workers=1, ids=1, exp_key=None):
             loss = (doc["misc"]["hyperband"]["config"] * 7919 % 101) / doc["misc"]["budget"]
             doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": loss}
         documents.looked_at = 0
-        tid = len(documents)
+        tid = len(documents) + gap * (len(documents) >= evaluations // 2)
         new = hyperband.suggest(range(tid, tid + ids), DOMAIN, trials, tid)
         counts.append(documents.looked_at)
         for doc in new:
             doc["state"] = JOB_STATE_RUNNING
         documents += new
-        pending += new
+        pending += [doc for doc in new if doc["tid"] not in stuck]
     return counts
 
 
@@ -76,3 +83,185 @@ def test_nor_does_it_with_many_workers(ids):
 def test_several_ids_read_the_documents_once():
     one, five = looks(10 * PLAN.evaluations, workers=20), looks(10 * PLAN.evaluations, workers=20, ids=5)
     assert sum(five) < sum(one) / 3
+
+
+def test_nor_does_it_while_evaluations_never_end():
+    counts = looks(20_000, workers=20, ids=5, stuck=(0, 10, 20, 1000))
+    assert max(counts[-1000:]) <= max(counts[500:1500])
+    assert max(counts) < 6 * PLAN.evaluations
+
+
+@pytest.mark.parametrize("gap", [1, 10**6])
+def test_nor_does_it_where_ids_are_left_out(gap):
+    without, counts = (looks(2000, workers=5, stuck=(995,), gap=g) for g in (0, gap))
+    bisections = 20 * len(PLAN.brackets)
+    assert max(counts[1000:]) <= max(without[1000:]) + bisections
+
+
+OTHER_ETA = 11
+
+
+def everything_read(docs, serial):
+    """The outcomes of all brackets, from all documents in the order of the run."""
+    outcomes = {}
+    for doc in docs:
+        stamp = doc["misc"].get("hyperband")
+        if stamp is None or stamp["eta"] == OTHER_ETA:
+            continue
+        key, rung, config = (stamp["iteration"], stamp["bracket"]), stamp["rung"], stamp["config"]
+        if key not in outcomes:
+            for older in outcomes.values():
+                older.closed = True
+            outcomes[key] = Outcomes(tuple({} for _ in range(key[1] + 1)))
+        bracket = outcomes[key]
+        bracket.closed |= rung > 0
+        if not (serial and doc["state"] == JOB_STATE_RUNNING):
+            bracket.rungs[rung][config] = doc
+            bracket.interrupted.pop(config, None)
+        elif rung == 0:
+            bracket.interrupted[config] = doc
+    return outcomes
+
+
+@dataclass
+class Compared(Simulation):
+    """Before each suggestion, what it will read is compared with what all documents tell."""
+
+    strangers: float = 0.0
+    slow: float = 0.0
+    completed: frozenset = frozenset()
+
+    def finish(self, doc):
+        """Some evaluations end when all else waits for them, or much else has ended."""
+        if random.Random(doc["tid"]).random() >= self.slow or self.rng.random() < 0.02:
+            super().finish(doc)
+
+    def issue(self):
+        while self.rng.random() < self.strangers:
+            self.let_in_a_stranger()
+        self.compare()
+        return super().issue()
+
+    def let_in_a_stranger(self):
+        tid = max((doc["tid"] for doc in self.docs), default=-1) + self.rng.randint(1, 3)
+        suggest = self.rng.choice([rand.suggest, partial(hyperband.suggest, eta=OTHER_ETA)])
+        [doc] = suggest([tid], self.domain, self.trials, 0)
+        doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": 0.0}
+        self.trials.insert_trial_docs([doc])
+        self.trials.refresh()
+
+    def compare(self):
+        serial = not self.trials.asynchronous
+        expected = everything_read(sorted(self.docs, key=lambda doc: doc["tid"]), serial)
+        history = read(self.trials, self.plan)
+        assert history.outcomes.keys() <= expected.keys()
+        actions = {}
+        for key, whole in expected.items():
+            bracket = self.plan.bracket(key[1])
+            actions[key] = decide(bracket, whole, loss)
+            if (found := history.outcomes.get(key)) is None:
+                assert key in self.completed, "a bracket is read once after it is complete"
+                assert key != list(expected)[-1], "the newest bracket is always read"
+                continue
+            assert decide(bracket, found, loss) == actions[key]
+            assert needed(bracket, found, loss) == needed(bracket, whole, loss)
+            assert found.interrupted == whole.interrupted
+            assert found.closed == whole.closed
+            assert all(rung in ({}, of_all) for rung, of_all in zip(found.rungs, whole.rungs, strict=True))
+        self.completed = frozenset(key for key, action in actions.items() if action == Done())
+        following = [item for item in actions.items() if item[1] not in (Wait(), Done())]
+        for _ in range(2):
+            key, action = history.next_action()
+            assert (key, action) == (following[0] if following else (key, Sample()))
+            assert following or key not in expected
+
+
+foreign = pytest.mark.filterwarnings("ignore:.*trials come from a Hyperband run with other")
+
+
+@foreign
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_read_decides_as_all_documents_would(seed):
+    rng = random.Random(seed)
+    Compared(
+        max_budget=rng.choice([3, 9, 20, 27]),
+        eta=rng.choice([2, 3, 4]),
+        workers=rng.randint(1, 30),
+        ids=rng.randint(1, 7),
+        faults=rng.choice([0.0, 0.1, 0.5]),
+        restarts=rng.choice([0.0, 0.05, 0.2]),
+        serial=rng.random() < 0.5,
+        points=rng.choice([None, None, 5]),
+        strangers=rng.choice([0.0, 0.2]),
+        slow=rng.choice([0.0, 0.02, 0.1]),
+        seed=seed,
+    ).run()
+
+
+def lose_some(simulation):
+    counting = read(simulation.trials, simulation.plan).outcomes.values()
+    found = [doc for outcomes in counting for rung in outcomes.rungs for doc in rung.values()]
+    for doc in simulation.rng.sample(found, 3):
+        simulation.docs.remove(doc)
+
+
+def shuffle(simulation):
+    simulation.rng.shuffle(simulation.docs)
+
+
+def put_the_first_last(simulation):
+    simulation.docs.append(simulation.docs.pop(0))
+
+
+def unlink(simulation):
+    for doc in simulation.docs:
+        del doc["misc"]["hyperband"]["open"]
+        doc["misc"]["hyperband"].pop("before", None)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("spoil", [lose_some, shuffle, put_the_first_last, unlink])
+def test_so_it_does_where_the_documents_lead_nowhere(spoil, seed):
+    simulation = Compared(max_budget=27, workers=12, ids=3, faults=0.1, slow=0.05, seed=seed)
+    for _ in range(150):
+        simulation.step()
+    issued = len(simulation.docs)
+    spoil(simulation)
+    simulation.trials.refresh()
+    simulation.run()
+    assert len(simulation.docs) > issued
+
+
+def test_ids_need_be_no_numbers():
+    runs = []
+    for name in (int, "t{:04}".format):
+        trials = Trials()
+        for tid in range(2 * PLAN.evaluations):
+            [doc] = hyperband.suggest([name(tid)], DOMAIN, trials, tid)
+            x = doc["misc"]["vals"]["x"][0]
+            doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": x}
+            trials._dynamic_trials.append(doc)
+        runs.append([doc["misc"]["vals"] for doc in trials._dynamic_trials])
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("in_turns", [True, False])
+def test_experiments_that_have_the_same_ids_keep_apart(in_turns):
+    alone = {key: Compared(workers=5, seed=seed) for seed, key in enumerate("ab")}
+    for key, simulation in alone.items():
+        simulation.trials = AsyncTrials(key)
+        while len(simulation.docs) < 40:
+            simulation.step()
+    a, b = (simulation.docs for simulation in alone.values())
+    together = AsyncTrials()
+    if in_turns:
+        together._dynamic_trials.extend(doc for pair in zip(a, b, strict=True) for doc in pair)
+    else:
+        a[-1]["tid"] += 1000
+        together._dynamic_trials.extend([*a[:-1], *b, a[-1]])
+    for key, simulation in alone.items():
+        found = read(together.view(key), simulation.plan)
+        assert found.outcomes
+        for bracket, outcomes in found.outcomes.items():
+            own = everything_read(simulation.docs, serial=False)[bracket]
+            assert all(rung in ({}, of_all) for rung, of_all in zip(outcomes.rungs, own.rungs, strict=True))
