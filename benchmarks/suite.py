@@ -318,11 +318,12 @@ def is_stored(path: Path, total: float, stop: str) -> bool:
 
 
 def read_runs(options: argparse.Namespace, places: Places) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """The stored runs of the wanted problems, algorithms and seeds."""
+    """The stored runs of the wanted problems, algorithms and seeds, where there are enough to average."""
     runs: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for problem, algorithm in itertools.product(options.problems, options.algorithms):
         paths = [places.run(problem, algorithm, seed) for seed in options.seeds]
-        if found := [json.loads(path.read_text()) for path in paths if path.exists()]:
+        found = [json.loads(path.read_text()) for path in paths if path.exists()]
+        if len(found) >= options.fewest:
             runs.setdefault(problem, {})[algorithm.partition("=")[0]] = found
     return runs
 
@@ -356,6 +357,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--environments", type=Path, default=CACHE, help="where peers' environments are")
     parser.add_argument("--runs", type=Path, default=CACHE / "suite", help="where runs are stored")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where table and picture go")
+    parser.add_argument("--fewest", type=int, default=1, help="seeds of a problem that a table takes")
     parser.add_argument("--no-runs", action="store_true", help="only summarise what is stored")
     options = parser.parse_args(argv)
     known = {*HYPEROPT, *PEERS}
@@ -376,7 +378,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     summary = summarize(runs, all_problems(), options.totals, targets)
     seen = {name for cells in runs.values() for name in cells}
     missing = [name for name in options.algorithms if name.partition("=")[0] not in seen]
-    left_out = {name: reason_left_out(name, places) or "no run of it is stored" for name in missing}
+    too_few = f"fewer than {options.fewest} runs of a problem are stored"
+    left_out = {name: reason_left_out(name, places) or too_few for name in missing}
     labels = {name: peer.label for name, peer in PEERS.items()}
     tables = markdown(summary, labels, left_out)
     options.results.mkdir(parents=True, exist_ok=True)
