@@ -56,6 +56,14 @@ EXECUTORS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A shell that runs the tests in the background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(params=EXECUTORS, scope="module")
 def executor(request):
     with EXECUTORS[request.param](3) as executor:

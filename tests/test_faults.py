@@ -56,7 +56,10 @@ def test_every_promise_holds_when_the_process_dies(simulation):
     for tid in simulation.dead:
         stamp = again[tid]["misc"]["hyperband"]
         assert any(
-            all(doc["misc"]["hyperband"][name] == stamp[name] for name in ("bracket", "rung", "config"))
+            all(
+                doc["misc"]["hyperband"][name] == stamp[name]
+                for name in ("iteration", "bracket", "rung", "config")
+            )
             and without_budget(doc) == without_budget(again[tid])
             for doc in simulation.docs
             if doc["tid"] not in simulation.dead
