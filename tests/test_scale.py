@@ -232,6 +232,21 @@ def test_so_it_does_where_the_documents_lead_nowhere(spoil, seed):
     assert len(simulation.docs) > issued
 
 
+def test_a_bracket_that_has_promoted_stays_closed_when_an_evaluation_is_repeated():
+    trials = Trials()
+    trials._dynamic_trials += hyperband.suggest(range(9), DOMAIN, trials, 0)
+    *finished, unfinished = trials._dynamic_trials
+    for doc in finished:
+        doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": float(doc["tid"])}
+    trials._dynamic_trials += hyperband.suggest([9], DOMAIN, trials, 0)
+    unfinished["state"] = JOB_STATE_RUNNING
+    trials._dynamic_trials += hyperband.suggest([10], DOMAIN, trials, 0)
+    stamps = [doc["misc"]["hyperband"] for doc in trials._dynamic_trials[9:]]
+    assert [(stamp["rung"], stamp["config"]) for stamp in stamps] == [(1, 0), (0, 8)]
+    [outcomes] = read(trials, PLAN).outcomes.values()
+    assert outcomes.closed
+
+
 def test_ids_need_be_no_numbers():
     runs = []
     for name in (int, "t{:04}".format):
