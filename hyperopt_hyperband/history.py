@@ -137,8 +137,9 @@ class History:
         """Write a document's budget and place in the schedule into its misc, and take it in.
 
         The stamp leads on to all that counts, past all else: "before" is the document before it in its
-        bracket, "since" where that ends, "open" the newest documents of the other brackets. What lies two
-        rungs below a full one counts no more.
+        bracket, "since" the oldest there that still counts, "open" the other open brackets and the newest
+        document of each. What lies two rungs below a full one counts no more: the last promotion into a rung
+        waits until all of the rung below has finished.
         """
         if key not in self.outcomes:
             for older in self.outcomes.values():
@@ -166,7 +167,7 @@ class History:
             "max_budget": schedule.max_budget,
             "eta": schedule.eta,
             "since": since,
-            "open": [newest for other, (_, newest) in self.ends.items() if other != key],
+            "open": [[*other, newest] for other, (_, newest) in self.ends.items() if other != key],
             **({"before": before} if before is not None else {}),
             **({"below": rungs[rung - 1][config]["tid"]} if rung > 0 else {}),
         }
@@ -178,7 +179,7 @@ def read(trials: Trials, schedule: Schedule) -> History:
 
     The newest stamp leads to all documents that count, so that reading costs the same however long the run
     is, and however long its brackets stay open. Documents without a stamp, or of another schedule, are
-    strangers.
+    strangers. Two drivers that suggest at the same time from the same documents do not see each other's.
     """
     everything = _everything(trials)
     history = History(schedule, {}, {}, 0)
@@ -191,7 +192,7 @@ def read(trials: Trials, schedule: Schedule) -> History:
             try:
                 chains = _linked(everything, position)
             except (LookupError, TypeError):  # some are missing, or in another order, or have no numbers
-                chains = _all(trials, schedule)
+                chains = _all(trials, schedule, stamp)
             break
         history.strangers += 1
     for key in sorted(chains, key=_order):
@@ -206,14 +207,15 @@ def read(trials: Trials, schedule: Schedule) -> History:
 def _linked(everything: list[Document], position: int) -> dict[BracketKey, list[Document]]:
     """The documents that the one at a position leads to, by bracket, in the order of the run.
 
-    Ids count up with the positions, gaps aside. Raises LookupError where a document is not found.
+    Ids count up with the positions, gaps aside. Raises LookupError where a document is not found, or the
+    newest ones are out of order.
     """
     newest = everything[position]
     exp_key = newest["exp_key"]
-    if position > newest["tid"]:
-        raise LookupError("more documents than ids: they are out of order")
+    if position > newest["tid"] or (position and everything[position - 1]["tid"] >= newest["tid"]):
+        raise LookupError("the documents are out of order")
     chains = {}
-    for tid in (newest["tid"], *newest["misc"]["hyperband"]["open"]):
+    for tid in (newest["tid"], *(end for *_, end in newest["misc"]["hyperband"]["open"])):
         chain: list[Document] = []
         offset, since = position - newest["tid"], None
         while True:
@@ -234,8 +236,12 @@ def _linked(everything: list[Document], position: int) -> dict[BracketKey, list[
     return chains
 
 
-def _all(trials: Trials, schedule: Schedule) -> dict[BracketKey, list[Document]]:
-    """All documents of a schedule, by bracket, in the order of the run."""
+def _all(trials: Trials, schedule: Schedule, newest: dict[str, Any]) -> dict[BracketKey, list[Document]]:
+    """All documents of a schedule, by bracket, in the order of the run.
+
+    A bracket that was complete by the newest stamp is left out: where documents of it are missing, it would
+    look open again.
+    """
     own = [d for d in documents(trials) if _is_of(schedule, d["misc"].get("hyperband"))]
     if all(isinstance(document["tid"], int) for document in own):
         own.sort(key=itemgetter("tid"))
@@ -243,7 +249,11 @@ def _all(trials: Trials, schedule: Schedule) -> dict[BracketKey, list[Document]]
     for document in own:
         stamp = document["misc"]["hyperband"]
         chains.setdefault((stamp["iteration"], stamp["bracket"]), []).append(document)
-    return chains
+    if "open" not in newest:
+        return chains
+    counting = {(newest["iteration"], newest["bracket"]), *((i, s) for i, s, _ in newest["open"])}
+    last = max(map(_order, counting))
+    return {key: chain for key, chain in chains.items() if key in counting or _order(key) > last}
 
 
 def _outcomes(chain: list[Document], s: int, serial: bool) -> Outcomes:

@@ -79,8 +79,8 @@ def test_documents_hold_plain_values_only(space):
         assert type(doc["misc"]["budget"]) in (int, float)
         stamp = doc["misc"]["hyperband"]
         assert {type(value) for name, value in stamp.items() if name != "open"} == {int}
-        assert type(stamp["open"]) is list
-        assert all(type(tid) is int for tid in stamp["open"])
+        assert all(type(value) is int for bracket in stamp["open"] for value in bracket)
+        assert {type(bracket) for bracket in stamp["open"]} <= {list}
         assert {type(label) for label in doc["misc"]["vals"]} == {str}
 
 

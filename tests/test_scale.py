@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import pytest
-from hyperopt import STATUS_OK, Trials, hp, rand
-from hyperopt.base import JOB_STATE_DONE, JOB_STATE_RUNNING, Domain
+from hyperopt import STATUS_OK, Trials, hp, rand, trials_from_docs
+from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_RUNNING, Domain
 from simulator import AsyncTrials, Simulation
 
 from hyperopt_hyperband import hyperband
@@ -245,6 +245,33 @@ def test_a_bracket_that_has_promoted_stays_closed_when_an_evaluation_is_repeated
     assert [(stamp["rung"], stamp["config"]) for stamp in stamps] == [(1, 0), (0, 8)]
     [outcomes] = read(trials, PLAN).outcomes.values()
     assert outcomes.closed
+
+
+@pytest.mark.parametrize("cut", range(100, 220, 7))
+def test_no_bracket_opens_again_where_the_failed_documents_are_lost(cut):
+    rng = random.Random(1)
+    trials = Trials()
+    for tid in range(cut):
+        [doc] = hyperband.suggest([tid], DOMAIN, trials, tid)
+        doc["state"] = JOB_STATE_ERROR if rng.random() < 0.1 else JOB_STATE_DONE
+        doc["result"] = {"status": STATUS_OK, "loss": doc["misc"]["vals"]["x"][0]}
+        trials._dynamic_trials.append(doc)
+    kept = [doc for doc in trials._dynamic_trials if doc["state"] == JOB_STATE_DONE]
+    under_way = kept[-1]["misc"]["hyperband"]["iteration"]
+    new = hyperband.suggest(range(1000, 1012), DOMAIN, trials_from_docs(kept), 0)
+    assert all(doc["misc"]["hyperband"]["iteration"] >= under_way - 1 for doc in new)
+
+
+def test_two_documents_in_the_wrong_order_are_noticed():
+    trials = Trials()
+    for tid in (*range(6), *range(106, 112)):
+        [doc] = hyperband.suggest([tid], DOMAIN, trials, tid)
+        doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": float(tid)}
+        trials._dynamic_trials.append(doc)
+    expected = read(trials, PLAN).outcomes
+    documents = trials._dynamic_trials
+    documents[-2:] = documents[:-3:-1]
+    assert read(trials, PLAN).outcomes == expected
 
 
 def test_ids_need_be_no_numbers():
