@@ -30,7 +30,7 @@ CANDIDATES = 256
 PARENTS = 12
 """As many of the best configurations are varied."""
 ENOUGH = 4
-"""As many configurations at two budgets have a rank correlation."""
+"""Fewest configurations at two budgets whose rank correlation counts."""
 
 
 def suggest(
@@ -49,15 +49,17 @@ def suggest(
 
     The schedule, the promotions and the options are those of `hyperband.suggest`. Once a configuration has
     succeeded at max_budget, three new configurations in four are drawn by a Gaussian process. It is fitted to
-    the losses of all evaluations, with the log budget as one more input and noise that may grow towards low
+    the losses of evaluations, with the log budget as one more input and noise that may grow towards low
     budgets, and predicts the loss at max_budget. The better half of the losses counts as it is, the worse
     half by rank, failures as the worst. Of random configurations and variations of the best, it draws that of
     the lowest mean minus k standard deviations, k between 0 and 2 anew for each draw; pending evaluations
     lower the deviation around them. Until then, and for the other quarter, draws are random.
 
-    Low budgets may mislead. So only a part of its draws learns from all evaluations: as large a part as the
-    rank correlation between the losses at neighbouring budgets. The others trust no budget lower than the one
-    at which their bracket starts, as Hyperband's brackets do.
+    Low budgets may mislead. So only a part of these draws learns from all evaluations: as large a part as the
+    rank correlation between the losses at neighbouring budgets, none where it is negative or hardly any
+    configuration has been at two budgets. It is that of configurations that went up, and so rather too low.
+    The other draws trust no budget lower than the one at which their bracket starts, as Hyperband's brackets
+    do.
 
     Parameters
     ----------
