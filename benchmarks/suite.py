@@ -69,8 +69,7 @@ class Peer:
 
 
 HPBANDSTER = ("hpbandster==0.7.4", "numpy==1.23.5", "ConfigSpace==0.6.1", "setuptools<70")
-# torch comes first: on its own it may be a CPU build.
-NEPS = ("torch==2.13.0", "neural-pipeline-search==0.17.0")
+NEPS = ("neural-pipeline-search==0.17.0", "torch==2.14.1")
 PEERS = {
     "hpbandster_bohb": Peer("hpbandster", "HpBandSter BOHB", HPBANDSTER),
     "optuna_hyperband": Peer("optuna", "Optuna Hyperband+TPE", ("optuna==5.0.0",)),

@@ -106,15 +106,17 @@ def draw(
     """The model's draw; None as long as nothing has succeeded at max_budget, or nothing is to be drawn."""
     space = encoding.axes(domain, label)
     evidence = sorted(evidence, key=order)
-    if all(axis.budget for axis in space) or not _succeeded(evidence[:1]) or evidence[0].budget < max_budget:
+    succeeded = _succeeded(evidence)
+    if all(axis.budget for axis in space) or not succeeded or evidence[0].budget < max_budget:
         return None
     rng = np.random.default_rng(seed)
-    if rng.random() >= _agreement(evidence):
+    if rng.random() >= _agreement(succeeded):
         evidence = [each for each in evidence if each.loss is None or each.budget >= start]
-    finished, succeeded = sum(each.loss is not None for each in evidence), len(_succeeded(evidence))
+        succeeded = _succeeded(evidence)
+    finished = sum(each.loss is not None for each in evidence)
     rows = encoding.matrix(space, [each.vals for each in evidence])
     known = {row.tobytes() for row in rows}
-    parents = np.array(list({row.tobytes(): row for row in rows[:succeeded]}.values())[:PARENTS])
+    parents = np.array(list({row.tobytes(): row for row in rows[: len(succeeded)]}.values())[:PARENTS])
     random_rows = encoding.random_rows(space, domain, rng, CANDIDATES)
     children = encoding.mutated(space, parents[rng.integers(len(parents), size=CANDIDATES)], random_rows, rng)
     candidates = np.array([row for row in (*random_rows, *children) if row.tobytes() not in known])
@@ -144,9 +146,9 @@ def _succeeded(evidence: list[Evidence]) -> list[tuple[Hashable, Budget, float]]
     return [(e.config, e.budget, e.loss) for e in evidence if e.loss is not None and e.loss < FAILED]
 
 
-def _agreement(evidence: list[Evidence]) -> float:
+def _agreement(succeeded: list[tuple[Hashable, Budget, float]]) -> float:
     """Rank correlation between the losses at neighbouring budgets, over all of them; 0 with hardly any."""
-    both = [pairs for pairs in neighbours(_succeeded(evidence)).values() if len(pairs) >= ENOUGH]
+    both = [pairs for pairs in neighbours(succeeded).values() if len(pairs) >= ENOUGH]
     counts = [len(pairs) for pairs in both]
     return float(np.average([spearman(pairs) or 0.0 for pairs in both], weights=counts)) if both else 0.0
 

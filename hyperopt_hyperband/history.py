@@ -212,14 +212,14 @@ def _linked(everything: list[Document], position: int) -> dict[BracketKey, list[
     """
     newest = everything[position]
     exp_key = newest["exp_key"]
-    if position > newest["tid"] or (position and everything[position - 1]["tid"] >= newest["tid"]):
+    if position and everything[position - 1]["tid"] >= newest["tid"]:
         raise LookupError("the documents are out of order")
     chains = {}
     for tid in (newest["tid"], *(end for *_, end in newest["misc"]["hyperband"]["open"])):
         chain: list[Document] = []
         offset, since = position - newest["tid"], None
         while True:
-            document = everything[tid + offset if tid + offset > 0 else 0]
+            document = everything[tid + offset if tid + offset > 0 else 0]  # none counts from the end
             if document["tid"] != tid or document["exp_key"] != exp_key:
                 offset = bisect_left(everything, tid, key=itemgetter("tid")) - tid
                 document = everything[tid + offset]
@@ -313,7 +313,7 @@ def loss(document: Document) -> float | None:
         value = result.get("loss")
         if type(value) is not float:  # Hyperopt makes it one; another backend may not
             value = float(value) if isinstance(value, int | np.number) else FAILED
-        return value if -FAILED < value < FAILED else FAILED
+        return value if -FAILED < value < FAILED else FAILED  # not NaN either; no call, for speed
     # SparkTrials sets the state a moment before the result.
     pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result == {"status": STATUS_NEW}
     return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED

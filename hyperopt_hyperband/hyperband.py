@@ -143,7 +143,9 @@ def suggest_by(
         )
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, knob.label)
-    generator = functools.cache(lambda: np.random.default_rng(seed))  # a promotion needs none
+    generator = functools.cache(
+        lambda: np.random.default_rng(seed)
+    )  # a tenth of a promotion, which needs none
     issued: list[Document] = []
 
     def draws(start: Budget) -> Iterator[Vals]:

@@ -74,7 +74,8 @@ def test_a_promotion_keeps_the_configuration_and_is_among_the_best(space):
 
 
 def test_documents_hold_plain_values_only(space):
-    trials = run(loss, space, ITERATION)
+    trials = run(loss, space, ITERATION, max_queue_len=7)
+    assert any(doc["misc"]["hyperband"]["open"] for doc in trials.trials)
     for doc in trials.trials:
         assert type(doc["misc"]["budget"]) in (int, float)
         stamp = doc["misc"]["hyperband"]

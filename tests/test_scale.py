@@ -289,10 +289,10 @@ def test_ids_need_be_no_numbers():
 
 @pytest.mark.parametrize("in_turns", [True, False])
 def test_experiments_that_have_the_same_ids_keep_apart(in_turns):
-    alone = {key: Compared(workers=5, seed=seed) for seed, key in enumerate("ab")}
+    alone = {key: Compared(max_budget=27, workers=5, seed=seed) for seed, key in enumerate("ab")}
     for key, simulation in alone.items():
         simulation.trials = AsyncTrials(key)
-        while len(simulation.docs) < 40:
+        while len(simulation.docs) < 30:
             simulation.step()
     a, b = (simulation.docs for simulation in alone.values())
     together = AsyncTrials()

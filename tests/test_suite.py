@@ -179,6 +179,13 @@ def test_the_smallest_suite_runs_once_and_makes_table_json_and_picture(smallest,
     assert "/12" not in again
     assert again == (tmp_path / "results" / "suite.md").read_text() + "\n"
 
+    for path in (tmp_path / "runs").glob("*/random-1.json"):
+        path.unlink()
+    suite.main([*smallest, "--no-runs", "--fewest", "2"])
+    summary = json.loads((tmp_path / "results" / "suite.json").read_text())
+    assert summary["seeds"]["conditional"] == {"tpe": 2, "hyperband": 2}
+    assert "random is left out: fewer than 2 runs" in capsys.readouterr().out
+
 
 def test_random_search_and_hyperband_spend_the_same(smallest, tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "draw", lambda *_: None)
