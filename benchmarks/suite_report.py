@@ -194,7 +194,9 @@ def rank_table(summary: Record, heads: Mapping[str, str]) -> list[str]:
         rows.append([head, *cells, as_good_as_tpe(summary["spent"]["regret"], name, middle)])
     columns = [f"{total:g} x{unit}" for unit in ("", ", continued") for total in totals]
     aim = f"problems where {totals[middle]:g} x is as good as tpe at {summary['targets'][-1]:g} x"
-    return ["## Average rank by mean regret (over so many problems)", "", *table(["", *columns, aim], rows)]
+    reached = [any(column) for column in zip(*rows, strict=True)]
+    header, *rows = (list(itertools.compress(row, reached)) for row in [["", *columns, aim], *rows])
+    return ["## Average rank by mean regret (over so many problems)", "", *table(header, rows)]
 
 
 def as_good_as_tpe(regret: Record, name: str, column: int) -> str:

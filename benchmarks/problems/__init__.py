@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 Params = dict[str, Any]
+Loss = Callable[[Params, float, np.random.Generator | None], float]
 When = tuple[str, Any] | None
 """The choice and the option of it under which a parameter is active; None: always."""
 
@@ -72,7 +73,7 @@ class Problem:
     parameters: Mapping[str, Parameter]
     min_budget: int
     max_budget: int
-    loss: Callable[[Params, float, np.random.Generator | None], float]
+    loss: Loss
     optimum: float
     exact: bool = True
     trains: bool = False
@@ -105,6 +106,20 @@ class Problem:
             "min_budget": self.min_budget,
             "max_budget": self.max_budget,
         }
+
+
+def loss_of_training(train: Callable[[Params, float, int], float]) -> Loss:
+    """The loss where a model is trained, of parameters, budget and random state.
+
+    The noise is the random state, and the loss without noise the mean over five of them.
+    """
+
+    def loss(params: Params, budget: float, rng: np.random.Generator | None) -> float:
+        if rng is None:
+            return float(np.mean([train(params, budget, state) for state in range(5)]))
+        return train(params, budget, int(rng.integers(5, 2**31)))
+
+    return loss
 
 
 def flat(params: Params) -> Params:

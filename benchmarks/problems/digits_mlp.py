@@ -1,7 +1,4 @@
-"""Real training: scikit-learn's MLPClassifier on digits, one hold-out, the budget in epochs.
-
-The noise is the training's own random state; the score is the mean over five of them.
-"""
+"""Real training: scikit-learn's MLPClassifier on digits, one hold-out, the budget in epochs."""
 
 from __future__ import annotations
 
@@ -9,9 +6,7 @@ import functools
 import warnings
 from typing import Any
 
-import numpy as np
-
-from problems import Choice, Float, Int, Params, Problem
+from problems import Choice, Float, Int, Params, Problem, loss_of_training
 
 
 @functools.cache
@@ -24,25 +19,20 @@ def data() -> list[Any]:
     return split
 
 
-def train(params: Params, epochs: int, state: int) -> float:
+def train(params: Params, epochs: float, state: int) -> float:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
     train_features, test_features, train_target, test_target = data()
     options = {name: value for name, value in params.items() if name != "width"}
+    count = round(epochs)
     model = MLPClassifier(
-        (params["width"],), max_iter=epochs, n_iter_no_change=epochs, random_state=state, **options
+        (params["width"],), max_iter=count, n_iter_no_change=count, random_state=state, **options
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(train_features, train_target)
     return 1 - float(model.score(test_features, test_target))
-
-
-def loss(params: Params, budget: float, rng: np.random.Generator | None) -> float:
-    if rng is None:
-        return float(np.mean([train(params, round(budget), state) for state in range(5)]))
-    return train(params, round(budget), int(rng.integers(5, 2**31)))
 
 
 PROBLEMS = [
@@ -57,7 +47,7 @@ PROBLEMS = [
         },
         min_budget=1,
         max_budget=27,
-        loss=loss,
+        loss=loss_of_training(train),
         optimum=0.0240266,
         exact=False,
         trains=True,

@@ -1,7 +1,6 @@
 """Real training: scikit-learn's SGDClassifier on digits, the budget a share of the training data (in 27ths).
 
-The noise is the draw of the share and the training's own random state; the score is the mean over five of
-them.
+The random state also draws the share.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from problems import Choice, Float, Params, Problem
+from problems import Choice, Float, Params, Problem, loss_of_training
 
 MAX_BUDGET = 27
 
@@ -37,12 +36,6 @@ def train(params: Params, budget: float, state: int) -> float:
     return 1 - float(model.score(test_features, test_target))
 
 
-def loss(params: Params, budget: float, rng: np.random.Generator | None) -> float:
-    if rng is None:
-        return float(np.mean([train(params, budget, state) for state in range(5)]))
-    return train(params, budget, int(rng.integers(5, 2**31)))
-
-
 PROBLEMS = [
     Problem(
         "sgd",
@@ -56,7 +49,7 @@ PROBLEMS = [
         },
         min_budget=1,
         max_budget=MAX_BUDGET,
-        loss=loss,
+        loss=loss_of_training(train),
         optimum=0.0342144,
         exact=False,
         trains=True,
