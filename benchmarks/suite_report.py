@@ -190,12 +190,13 @@ def rank_table(summary: Record, heads: Mapping[str, str]) -> list[str]:
     rows = []
     for name, head in heads.items():
         ranks = [ranks[name] for unit in UNITS for ranks in summary[unit]["rank"]]
-        cells = [f"{rank[0]:.2f} ({rank[1]:.0f})" if rank else "" for rank in ranks]
-        rows.append([head, *cells, as_good_as_tpe(summary["spent"]["regret"], name, middle)])
+        found = [f"{rank[0]:.2f} ({rank[1]:.0f})" if rank else "" for rank in ranks]
+        rows.append([head, *found, as_good_as_tpe(summary["spent"]["regret"], name, middle)])
     columns = [f"{total:g} x{unit}" for unit in ("", ", continued") for total in totals]
     aim = f"problems where {totals[middle]:g} x is as good as tpe at {summary['targets'][-1]:g} x"
-    reached = [any(column) for column in zip(*rows, strict=True)]
-    header, *rows = (list(itertools.compress(row, reached)) for row in [["", *columns, aim], *rows])
+    cells = [["", *columns, aim], *rows]
+    filled = [any(column[1:]) for column in zip(*cells, strict=True)]  # nothing at a total too far to reach
+    header, *rows = (list(itertools.compress(row, filled)) for row in cells)
     return ["## Average rank by mean regret (over so many problems)", "", *table(header, rows)]
 
 

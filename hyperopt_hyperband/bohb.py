@@ -56,10 +56,10 @@ def suggest(
     lower the deviation around them. Until then, and for the other quarter, draws are random.
 
     Low budgets may mislead. So only a part of these draws learns from all evaluations: as large a part as the
-    rank correlation between the losses at neighbouring budgets, none where it is negative or hardly any
-    configuration has been at two budgets. It is that of configurations that went up, and so rather too low.
-    The other draws trust no budget lower than the one at which their bracket starts, as Hyperband's brackets
-    do.
+    rank correlation between the losses at neighbouring budgets (the mean over all such pairs, weighted by
+    configurations), none where it is negative or hardly any configuration has been at two budgets. It is that
+    of configurations that went up, and so rather too low. The other draws trust no budget lower than the one
+    at which their bracket starts, as Hyperband's brackets do.
 
     Parameters
     ----------

@@ -38,6 +38,10 @@ def far_out(new_ids, domain, trials, seed):
     return [document]
 
 
+def no_draw(new_ids, domain, trials, seed):
+    return []
+
+
 def done(trials):
     return sorted(place[1:] for place in places(trials)[:ITERATION])
 
@@ -67,6 +71,7 @@ def test_atpe_draws_and_the_schedule_stays(space, planned, queue):
 
     trials = run(loss, space, ITERATION, algo=by(atpe.suggest), max_queue_len=queue)
     assert done(trials) == planned
+    assert trials.vals != run(loss, space, ITERATION, algo=by(no_draw), max_queue_len=queue).vals
 
 
 def test_the_model_draws_but_for_the_random_share(space):

@@ -8,7 +8,7 @@ import pytest
 import suite
 import suite_report
 from hyperopt.pyll.stochastic import sample
-from problems import Choice, Int, all_problems, flat, load
+from problems import Choice, Int, all_problems, flat, load, loss_of_training
 
 HARTMANN_BEST = {
     3: (0.114614, 0.555649, 0.852547),
@@ -91,6 +91,12 @@ def test_an_evaluation_repeats_and_its_noise_is_the_seeds(problem):
     losses = [problem.evaluate(params, budget, seed) for seed in range(5)]
     assert problem.evaluate(params, budget, 0) == losses[0]
     assert len(set(losses)) == 1 if problem.name == "digits_surrogate" else len(set(losses)) > 1
+
+
+def test_where_a_model_is_trained_the_noise_is_its_random_state():
+    loss = loss_of_training(lambda params, budget, state: float(state))
+    assert loss({}, 1, None) == 2  # the mean of 0 to 4
+    assert all(loss({}, 1, np.random.default_rng(seed)) > 4 for seed in range(20))
 
 
 @every_problem
@@ -271,3 +277,15 @@ def test_ties_share_their_ranks_and_a_problem_counts_where_all_got_so_far():
     }
     ranks = suite_report.average_ranks(regret, ["x", "y", "z", "w"], 0)
     assert ranks == {"x": [1.75, 2], "y": [1.25, 2], "z": [3, 1], "w": None}
+
+
+def test_the_table_of_ranks_has_no_column_for_a_total_that_is_out_of_reach():
+    ranks = {"spent": [[2.0, 3], [1.0, 3]], "continued": [[1.5, 2], None]}
+    summary = {
+        "totals": [10, 30],
+        "targets": [30, 60],
+        **{unit: {"regret": {}, "rank": [{"x": each} for each in found]} for unit, found in ranks.items()},
+    }
+    _, _, head, _, row = suite_report.rank_table(summary, {"x": "X"})
+    assert head.split(" | ")[:-1] == ["| ", "10 x", "30 x", "10 x, continued"]
+    assert row.split(" | ")[:-1] == ["| X", "2.00 (3)", "1.00 (3)", "1.50 (2)"]
