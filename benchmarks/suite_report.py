@@ -170,7 +170,8 @@ def markdown(summary: Record, labels: Mapping[str, str], left_out: Mapping[str, 
         "# Suite",
         "",
         f"{summary['date']}, {summary['machine']}. Totals in multiples of max_budget. Regret of the "
-        "incumbent: mean ± standard deviation over seeds (how many, where it is fewer than 10).",
+        "incumbent: mean ± standard deviation over seeds (how many, where it is fewer than 10). A total that "
+        "no problem's runs have all reached has no rank: with --stop spent, the largest one, continued.",
         "",
         *rank_table(summary, heads),
     ]
@@ -195,7 +196,7 @@ def rank_table(summary: Record, heads: Mapping[str, str]) -> list[str]:
     columns = [f"{total:g} x{unit}" for unit in ("", ", continued") for total in totals]
     aim = f"problems where {totals[middle]:g} x is as good as tpe at {summary['targets'][-1]:g} x"
     cells = [["", *columns, aim], *rows]
-    filled = [any(column[1:]) for column in zip(*cells, strict=True)]  # nothing at a total too far to reach
+    filled = [any(column[1:]) for column in zip(*cells, strict=True)]
     header, *rows = (list(itertools.compress(row, filled)) for row in cells)
     return ["## Average rank by mean regret (over so many problems)", "", *table(header, rows)]
 

@@ -109,9 +109,9 @@ class Problem:
 
 
 def loss_of_training(train: Callable[[Params, float, int], float]) -> Loss:
-    """The loss where a model is trained, of parameters, budget and random state.
+    """A problem's loss, where `train` gives that of parameters at a budget, under a random state.
 
-    The noise is the random state, and the loss without noise the mean over five of them.
+    Its noise is the random state; without noise, it is the mean over five of them.
     """
 
     def loss(params: Params, budget: float, rng: np.random.Generator | None) -> float:
