@@ -37,8 +37,8 @@ from hyperopt.base import JOB_STATE_DONE, JOB_STATE_RUNNING, Domain
 from problems import Choice, Int, Params, Problem, load
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband.promotion import Done, Outcomes, Promote, Sample, Wait, decide
-from hyperopt_hyperband.schedule import Bracket, Schedule
+from hyperopt_hyperband._promotion import BracketState, Done, Promote, Sample, Wait, decide
+from hyperopt_hyperband._schedule import Bracket, Schedule
 
 ETA = 3
 CHECKED = 300
@@ -144,7 +144,7 @@ class Hyperband:
         self.plan = schedule_of(stream.problem)
         self.lowest = 0 if brackets else self.plan.brackets[0].s
         self.configs = itertools.count()
-        self.open: dict[tuple[int, int], Outcomes] = {}
+        self.open: dict[tuple[int, int], BracketState] = {}
         self.waiting: set[tuple[int, int]] = set()
         self.newest = (-1, self.lowest)
         self.real, self.unchecked = Suggest(stream.problem), CHECKED if brackets else 0
@@ -170,7 +170,7 @@ class Hyperband:
                     del self.open[key]
         iteration, s = self.newest
         self.newest = (iteration, s - 1) if s > self.lowest else (iteration + 1, self.plan.brackets[0].s)
-        self.open[self.newest] = Outcomes(tuple({} for _ in self.plan.bracket(self.newest[1]).rungs))
+        self.open[self.newest] = BracketState(tuple({} for _ in self.plan.bracket(self.newest[1]).rungs))
         return self._enter(self.newest, next(self.configs), 0)
 
     def _enter(self, key: tuple[int, int], config: int, rung: int) -> Evaluation:

@@ -1,6 +1,7 @@
 """Hyperband for Hyperopt: `fmin(..., algo=hyperband.suggest, ...)`, or with a model, `algo=bohb.suggest`."""
 
-from hyperopt_hyperband import bohb, hyperband
-from hyperopt_hyperband.executor import ExecutorTrials
+from hyperopt_hyperband import bohb, hyperband, plots
+from hyperopt_hyperband._executor import ExecutorTrials
 
-__all__ = ["ExecutorTrials", "bohb", "hyperband"]
+__all__ = ["ExecutorTrials", "bohb", "hyperband", "plots"]
+__version__ = "0.1.0"

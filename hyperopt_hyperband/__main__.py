@@ -8,9 +8,9 @@ from pathlib import Path
 
 from hyperopt.base import Trials
 
-from hyperopt_hyperband.report import clock, report
-from hyperopt_hyperband.saving import load_trials
-from hyperopt_hyperband.schedule import Budget, schedule
+from hyperopt_hyperband._report import clock, report
+from hyperopt_hyperband._saving import load_trials
+from hyperopt_hyperband._schedule import Budget, schedule
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from hyperopt.base import Trials
 
-from hyperopt_hyperband import history
-from hyperopt_hyperband import space as spaces
-from hyperopt_hyperband.history import Evaluation
-from hyperopt_hyperband.schedule import Budget
+from hyperopt_hyperband import _evaluations as read
+from hyperopt_hyperband import _space as spaces
+from hyperopt_hyperband._evaluations import Evaluation
+from hyperopt_hyperband._history import newest_schedule
+from hyperopt_hyperband._schedule import Budget
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -51,8 +52,8 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     max_budget, and is left out where no max_budget is known.
     """
     [ax] = _panels(ax, 1)
-    plan = history.newest_schedule(trials)
-    everything = [e for e in history.evaluations(trials) if e.budget is not None]
+    plan = newest_schedule(trials)
+    everything = [e for e in read.evaluations(trials) if e.budget is not None]
     lines: defaultdict[Hashable, list[Evaluation]] = defaultdict(list)
     for e in everything:
         if e.loss is not None:
@@ -118,7 +119,7 @@ def incumbent(
     dashed = False
     for i, (name, run) in enumerate(runs.items()):
         color, marker = LINES[i % len(LINES)]
-        steps = zip(_progress(run, against, full), history.incumbents(run), strict=True)
+        steps = zip(_progress(run, against, full), read.incumbents(run), strict=True)
         path = [(x, best) for x, best in steps if best is not None]
         new = [k for k, (_, best) in enumerate(path) if k == 0 or best is not path[k - 1][1]]
         below = sum(best.budget is not None and best.budget < full for _, best in path)
@@ -151,13 +152,13 @@ def budgets(trials: Trials, *, ax: Axes | None = None) -> Axes:
     """Where the total budget went: a bar for each bracket, over all Hyperband iterations, stacked by rung.
 
     Finished evaluations, failed ones included, every promotion trained from scratch; in each part
-    stands their number x their budget. Strangers have a bar of their own where their budget is known.
+    stands their number x their budget. Foreign trials have a bar of their own where their budget is known.
     """
     [ax] = _panels(ax, 1)
     numbers: defaultdict[str, defaultdict[Budget, int]] = defaultdict(lambda: defaultdict(int))
-    for e in sorted(history.evaluations(trials), key=lambda e: -e.place[1] if e.place else 1):
+    for e in sorted(read.evaluations(trials), key=lambda e: -e.place[1] if e.place else 1):
         if e.spent:
-            numbers[f"s = {e.place[1]}" if e.place else "strangers"][e.spent] += 1
+            numbers[f"s = {e.place[1]}" if e.place else "foreign"][e.spent] += 1
     shades = _shades({budget for bar in numbers.values() for budget in bar})
     tallest = max((sum(n * budget for budget, n in bar.items()) for bar in numbers.values()), default=1)
     for budget, color in shades.items():
@@ -207,10 +208,11 @@ def hyperparameters(
     ValueError
         A label that no evaluation has, or another number of Axes than of hyperparameters.
     """
-    everything = history.evaluations(trials)
+    everything = read.evaluations(trials)
     present = list(dict.fromkeys(label for e in everything for label in e.vals))
     if labels is None:
-        labels = [label for label in present if not history.is_budget(label, everything)]
+        holding = {e.label for e in everything}
+        labels = [label for label in present if label not in holding]
     if unknown := [label for label in labels if label not in present]:
         raise ValueError(f"labels={unknown!r} are in no evaluation: pass some of {sorted(present)}")
     panels = _panels(ax, len(labels))
@@ -218,7 +220,7 @@ def hyperparameters(
     shades = _shades({e.budget for e in everything if e.budget is not None})
     for axes, label in zip(panels, labels, strict=True):
         inside = [e for e in everything if label in e.vals]
-        found = known.get(label) or spaces.Hyperparameter(_looks_log([e.vals[label] for e in inside]), None)
+        found = known.get(label) or _guessed(label, [e.vals[label] for e in inside])
         at = {e.tid: _position(e, i, label, found) for i, e in enumerate(inside)}
         for i, (budget, color) in enumerate(shades.items() or [(None, DARK)]):
             dots = [e for e in inside if e.loss is not None and e.budget == budget]
@@ -272,7 +274,7 @@ def _panels(given: Axes | Sequence[Axes] | None, number: int) -> list[Axes]:
 
 
 def _mark_incumbent(ax: Axes, everything: list[Evaluation], at: Mapping[Hashable, float]) -> None:
-    *_, best = [None, *history.incumbents(everything)]
+    best = read.incumbent_of(everything)
     if best is not None and best.tid in at:
         style: dict[str, Any] = {
             "s": 190,
@@ -327,7 +329,7 @@ def _show(ax: Axes, low: float, high: float) -> None:
 
 def _finished(trials: Trials) -> list[Evaluation]:
     """Finished evaluations, in the order in which they ended where that is known."""
-    finished = [e for e in history.evaluations(trials) if e.status in ("ok", "failed")]
+    finished = [e for e in read.evaluations(trials) if e.status in ("ok", "failed")]
     ends = {e.tid: e.ended for e in finished if e.ended is not None}
     return sorted(finished, key=lambda e: ends[e.tid]) if len(ends) == len(finished) else finished
 
@@ -353,23 +355,24 @@ def _shades(budgets: set[Budget]) -> dict[Budget, Any]:
     return dict(zip(ordered, colormaps["cividis_r"](np.linspace(0.1, 1, len(ordered))), strict=True))
 
 
-def _looks_log(values: list[float]) -> bool:
-    return min(values) > 0 and max(values) > 10 * float(np.median(values))
+def _guessed(label: str, values: list[float]) -> spaces.Hyperparameter:
+    log = min(values) > 0 and max(values) > 10 * float(np.median(values))
+    return spaces.Hyperparameter(label, spaces.Distribution("", log), decides=False, options=None)
 
 
 def _position(e: Evaluation, i: int, label: str, found: spaces.Hyperparameter) -> float:
     """The value; an option's index with a little to the side, so that dots do not hide one another."""
     value: float = e.vals[label]
-    return value if found.names is None else value + 0.5 * (i * 0.618 % 1 - 0.5)
+    return value if found.options is None else value + 0.5 * (i * 0.618 % 1 - 0.5)
 
 
 def _name_axis(ax: Axes, label: str, found: spaces.Hyperparameter, *, whole: bool) -> None:
     ax.set_xlabel(label)
-    if found.names is not None:
-        names = [name if len(name) <= 16 else f"{name[:15]}…" for name in found.names]
+    if found.options is not None:
+        names = [name if len(name) <= 16 else f"{name[:15]}…" for name in found.options]
         turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > 26 else {}
         ax.set_xticks(range(len(names)), names, **turned)
-    elif found.log:
+    elif found.distribution.log:
         ax.set_xscale("log")
     elif whole:
         ax.locator_params(axis="x", integer=True)

@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import time
@@ -8,6 +9,7 @@ import pytest
 from hyperopt import Trials, fmin, hp
 
 from hyperopt_hyperband import hyperband
+from hyperopt_hyperband._evaluations import Evaluation
 
 broken_anneal = pytest.mark.skipif(
     hyperopt.__version__ == "0.2.7" and np.lib.NumpyVersion(np.__version__) >= "2.0.0",
@@ -50,6 +52,23 @@ def run(objective, space, max_evals, trials=None, seed=0, algo=hyperband.suggest
         **options,
     )
     return trials
+
+
+def evaluation(config, budget, value, vals):
+    """An evaluation as a model gets it; value: its loss, None while pending, infinite where it failed."""
+    status = "pending" if value is None else "ok" if math.isfinite(value) else "failed"
+    return Evaluation(
+        tid=config,
+        config=config,
+        place=None,
+        budget=budget,
+        status=status,
+        loss=value if status == "ok" else None,
+        vals=vals,
+        label=None,
+        begun=None,
+        ended=None,
+    )
 
 
 def places(trials):

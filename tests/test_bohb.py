@@ -10,15 +10,17 @@ from functools import partial
 import bson
 import numpy as np
 import pytest
-from conftest import broken_anneal, loss, places, run
+from conftest import broken_anneal, evaluation, loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, anneal, fmin, hp, rand, space_eval, tpe
 from hyperopt.base import Domain, trials_from_docs
 from hyperopt.exceptions import AllTrialsFailed
 from hyperopt.pyll import scope
 from simulator import Simulation
 
-from hyperopt_hyperband import ExecutorTrials, bohb, gp, hyperband
-from hyperopt_hyperband.history import Evidence
+from hyperopt_hyperband import ExecutorTrials, bohb, hyperband
+from hyperopt_hyperband import _gp as gp
+from hyperopt_hyperband._model import draw
+from hyperopt_hyperband._samplers import Request
 
 ITERATION = hyperband.schedule(1, 9).evaluations
 always = partial(bohb.suggest, random_share=0)
@@ -53,17 +55,18 @@ def test_it_beats_random_draws_on_a_bowl():
 
 def test_until_an_evaluation_has_succeeded_at_the_full_budget_draws_are_random():
     domain = Domain(bowl, BOWL)
-    vals = {"x": [1.0], "y": [0.0], "epochs": [9]}
-    low, failed, pending = (Evidence(0, *each, vals) for each in ((3, 0.5), (9, math.inf), (9, None)))
+    vals = {"x": 1.0, "y": 0.0, "epochs": 9}
+    low, failed, pending = (evaluation(0, *each, vals) for each in ((3, 0.5), (9, math.inf), (9, None)))
     for known in ([], [low], [low, failed], [low, failed, pending]):
-        assert bohb.draw(domain, known, "epochs", 1, 9, 0) is None
-    assert bohb.draw(domain, [low, Evidence(1, 9, 0.7, vals)], "epochs", 1, 9, 0) is not None
+        assert draw(Request(domain, known, "epochs", 1, 9, seed=0)) is None
+    known = [low, evaluation(1, 9, 0.7, vals)]
+    assert draw(Request(domain, known, "epochs", 1, 9, seed=0)) is not None
 
 
 def evaluated_twice(ranks):
     """Configurations at budgets 9 and 3: the best at 9 first, and the ranks of their losses at 3."""
     return [
-        Evidence(i, budget, at / 10, {"x": [i - 5.0], "y": [0.0], "epochs": [budget]})
+        evaluation(i, budget, at / 10, {"x": i - 5.0, "y": 0.0, "epochs": budget})
         for i, rank in enumerate(ranks)
         for budget, at in ((3, rank), (9, i))
     ]
@@ -82,7 +85,7 @@ def test_as_many_draws_learn_from_all_budgets_as_these_agree(monkeypatch, ranks,
 
     def saw_low(start):
         low.clear()
-        assert all(bohb.draw(domain, known, "epochs", start, 9, seed) for seed in range(100))
+        assert all(draw(Request(domain, known, "epochs", start, 9, seed)) for seed in range(100))
         return np.mean(low)
 
     assert saw_low(9) == (pytest.approx(share, abs=0.1) if 0 < share < 1 else share)
@@ -259,7 +262,7 @@ def test_a_discrete_space_is_searched_without_drawing_a_configuration_twice():
     assert sum(best[f"c{i}"][0] for i in range(4)) <= 1
 
 
-def test_strangers_are_learned_from_at_once():
+def test_foreign_trials_are_learned_from_at_once():
     trials = run(bowl, BOWL, 30, algo=tpe.suggest)
     run(bowl, BOWL, 33, trials=trials, algo=always)
     for doc in trials.trials[30:]:
@@ -267,7 +270,7 @@ def test_strangers_are_learned_from_at_once():
         assert bowl({"x": x, "y": y, "epochs": 9}) < 10
 
 
-def test_strangers_out_of_the_space_are_learned_from_but_not_varied_into_it():
+def test_foreign_trials_out_of_the_space_are_learned_from_but_not_varied_into_it():
     wide = BOWL | {"x": hp.uniform("x", -50, 50)}
     trials = run(lambda p: -p["x"], wide, 20, algo=rand.suggest)
     run(lambda p: -p["x"], BOWL, 50, trials=trials, algo=always)
@@ -275,7 +278,7 @@ def test_strangers_out_of_the_space_are_learned_from_but_not_varied_into_it():
     assert all(-5 <= doc["misc"]["vals"]["x"][0] <= 5 for doc in trials.trials[20:])
 
 
-def test_strangers_of_a_smaller_space_and_points_are_learned_from():
+def test_foreign_trials_of_a_smaller_space_and_points_are_learned_from():
     small = run(lambda p: p["x"] ** 2, {"x": hp.uniform("x", -5, 5)}, 20, algo=rand.suggest)
     trials = trials_from_docs(small.trials)
     docs = always(range(20, 29), Domain(bowl, BOWL), trials, 0)
@@ -357,6 +360,6 @@ def test_other_algorithms_go_on_from_its_trials(algo):
 
 def test_parameters_that_are_expressions_are_refused():
     space = {"x": hp.uniform("x", 0, hp.uniform("y", 1, 2))}
-    known = [Evidence(0, 9, 1.0, {"x": [0.5], "y": [1.0]})]
+    known = [evaluation(0, 9, 1.0, {"x": 0.5, "y": 1.0})]
     with pytest.raises(ValueError, match="'x' has parameters that are expressions"):
-        bohb.draw(Domain(len, space), known, None, 1, 9, 0)
+        draw(Request(Domain(len, space), known, None, 1, 9, seed=0))

@@ -9,11 +9,11 @@ from hyperopt import Trials, anneal, fmin, hp, rand, tpe
 from hyperopt.base import Domain
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband.budget import find_knob
+from hyperopt_hyperband._budget import find_budget
 
 
 def knob(space, label=None, **bounds):
-    return find_knob(Domain(lambda _: 0, space), label, bounds.get("min_budget"), bounds.get("max_budget"))
+    return find_budget(Domain(lambda _: 0, space), label, bounds.get("min_budget"), bounds.get("max_budget"))
 
 
 @pytest.mark.parametrize(

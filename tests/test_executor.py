@@ -41,7 +41,7 @@ ALGORITHMS = {
 }
 
 
-multiprocessing.get_context("forkserver").set_forkserver_preload(["hyperopt_hyperband.executor"])
+multiprocessing.get_context("forkserver").set_forkserver_preload(["hyperopt_hyperband._executor"])
 
 
 def processes(n, method="forkserver"):

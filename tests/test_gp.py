@@ -3,7 +3,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from hyperopt_hyperband import gp
+from hyperopt_hyperband import _gp as gp
 
 
 def data(count, columns=2, seed=0):

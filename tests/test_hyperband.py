@@ -79,7 +79,8 @@ def test_documents_hold_plain_values_only(space):
     for doc in trials.trials:
         assert type(doc["misc"]["budget"]) in (int, float)
         stamp = doc["misc"]["hyperband"]
-        assert {type(value) for name, value in stamp.items() if name != "open"} == {int}
+        assert {type(value) for name, value in stamp.items() if name not in ("open", "label")} == {int}
+        assert type(stamp["label"]) is str
         assert all(type(value) is int for bracket in stamp["open"] for value in bracket)
         assert {type(bracket) for bracket in stamp["open"]} <= {list}
         assert {type(label) for label in doc["misc"]["vals"]} == {str}
@@ -241,7 +242,7 @@ def test_an_exception_that_is_not_caught_leaves_trials_that_can_be_gone_on_with(
     assert [place[2] for place in places(trials)[:10]] == [0] * 9 + [1]
 
 
-def test_strangers_take_no_place(space):
+def test_foreign_trials_take_no_place(space):
     trials = run(loss, space, 25, algo=tpe.suggest)
     run(loss, space, 25 + ITERATION, trials=trials)
     assert sorted(
@@ -273,7 +274,7 @@ def test_points_to_evaluate_come_first_and_take_no_place(space):
     assert sorted(budgets) == sorted(budget for _, _, budget in planned(hyperband.schedule(1, 9)))
 
 
-def test_a_run_with_other_options_is_a_stranger_with_one_warning():
+def test_a_run_with_other_options_is_foreign_with_one_warning():
     space = {"x": hp.uniform("x", -5, 5)}
     objective = hyperband.with_budget(lambda params, budget=9: params["x"] ** 2 + 1 / budget)
     trials = run(objective, space, 10, algo=partial(hyperband.suggest, max_budget=9))

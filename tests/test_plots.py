@@ -178,11 +178,11 @@ def test_budgets_adds_up_to_the_schedule(space):
     assert shades == sorted(shades, reverse=True)
 
 
-def test_budgets_has_a_bar_for_strangers(space):
+def test_budgets_has_a_bar_for_foreign_trials(space):
     trials = run(loss, space, 4, algo=tpe.suggest)
     run(loss, space, 4 + ITERATION, trials=trials)
     ax = plots.budgets(trials)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["s = 2", "s = 1", "s = 0", "strangers"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["s = 2", "s = 1", "s = 0", "foreign"]
     assert labelled(ax)["9"].patches[-1].get_height() == 4 * 9
 
 

@@ -4,20 +4,20 @@ from collections import deque
 
 import pytest
 
-from hyperopt_hyperband import promotion
-from hyperopt_hyperband.promotion import FAILED, Done, Outcomes, Promote, Retry, Sample, Wait
-from hyperopt_hyperband.schedule import schedule
+from hyperopt_hyperband import _promotion as promotion
+from hyperopt_hyperband._promotion import FAILED, BracketState, Done, Promote, Retry, Sample, Wait
+from hyperopt_hyperband._schedule import schedule
 
 BRACKET = schedule(1, 9, 3).bracket(2)  # 9 x 1, 3 x 3, 1 x 9
 
 
-def decide(bracket, outcomes):
+def decide(bracket, state):
     """Here the evaluations are their losses."""
-    return promotion.decide(bracket, outcomes, loss=lambda loss: loss)
+    return promotion.decide(bracket, state, outcome=lambda loss: loss)
 
 
 def outcomes(*rungs, **kwargs):
-    return Outcomes(tuple(dict(enumerate(r)) if isinstance(r, list) else r for r in rungs), **kwargs)
+    return BracketState(tuple(dict(enumerate(r)) if isinstance(r, list) else r for r in rungs), **kwargs)
 
 
 def test_rung_0_is_filled_first():
@@ -86,7 +86,7 @@ def test_any_order_of_completion_promotes_what_the_synchronous_rule_does(seed):
         ]
         for _ in bracket.rungs
     ]
-    state = Outcomes(tuple({} for _ in bracket.rungs))
+    state = BracketState(tuple({} for _ in bracket.rungs))
     pending = []
     new = itertools.count()
     workers = rng.choice([1, 3, 100])
@@ -113,7 +113,7 @@ def states(bracket, losses):
         if key in seen:
             continue
         seen.add(key)
-        action = decide(bracket, Outcomes(rungs))
+        action = decide(bracket, BracketState(rungs))
         yield rungs, action
         following = [(config, i, losses[i][config]) for i, config in pending(rungs)]
         match action:

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from conftest import loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand, space_eval, tpe
-from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_RUNNING
+from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_RUNNING, Domain
 from hyperopt.exceptions import AllTrialsFailed
+from hyperopt.fmin import generate_trials_to_calculate
 from scipy.stats import spearmanr
 from simulator import Simulation
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband.report import ENOUGH, Correlation, clock
+from hyperopt_hyperband._report import ENOUGH, Correlation, clock
 
 PLAN = hyperband.schedule(1, 9)
 ITERATION = PLAN.evaluations
@@ -45,7 +46,7 @@ def test_a_whole_run_is_reported_as_planned(space):
     assert report.total_budget == 2 * PLAN.total_budget
     assert report.total_budget_continued == 2 * PLAN.total_budget_continued
     assert report.full_search_budget == 2 * PLAN.configurations * 9
-    assert (report.failed, report.pending, report.interrupted, report.strangers) == (0, 0, 0, 0)
+    assert (report.failed, report.pending, report.interrupted, report.foreign) == (0, 0, 0, 0)
 
 
 def test_losses_are_those_of_the_rung(space):
@@ -141,18 +142,18 @@ def test_an_interrupted_evaluation_counts_once_it_is_repeated(space):
     assert "22 of 17 configurations, 1 interrupted" in str(report)
 
 
-def test_strangers_are_told_apart_and_may_be_the_incumbent(space):
+def test_foreign_trials_are_told_apart_and_may_be_the_incumbent(space):
     trials = run(lambda _: -1, space, 7, algo=tpe.suggest)
     run(loss, space, 7 + ITERATION, trials=trials)
     report = hyperband.report(trials, space=space)
-    assert (report.strangers, report.evaluations) == (7, ITERATION)
+    assert (report.foreign, report.evaluations) == (7, ITERATION)
     assert done(report) == planned(PLAN, 1)
     assert report.incumbent.tid == 0
     assert report.parameters["epochs"] == 9
-    assert "Incumbent: loss -1 at budget 9, trial 0 (a stranger)" in str(report)
+    assert "Incumbent: loss -1 at budget 9, trial 0 (a foreign trial)" in str(report)
     assert "7 trials not of this schedule" in str(report)
-    strangers = hyperband.records(trials)[:7]
-    assert {(r["iteration"], r["bracket"], r["rung"], r["budget"]) for r in strangers} == {
+    foreign = hyperband.records(trials)[:7]
+    assert {(r["iteration"], r["bracket"], r["rung"], r["budget"]) for r in foreign} == {
         (None, None, None, 9)
     }
 
@@ -169,20 +170,20 @@ def test_an_incumbent_from_before_the_space_had_a_budget(space):
 def test_a_run_of_another_algorithm_has_totals_and_an_incumbent(space):
     trials = run(loss, space, 7, algo=rand.suggest)
     report = hyperband.report(trials)
-    assert (report.schedule, report.strangers, report.evaluations) == (None, 7, 0)
+    assert (report.schedule, report.foreign, report.evaluations) == (None, 7, 0)
     assert report.incumbent.tid == trials.best_trial["tid"]
     assert f"loss {trials.best_trial['result']['loss']:.6g}, trial" in str(report)
 
 
 @pytest.mark.filterwarnings("ignore:.*trials come from a Hyperband run with other")
-def test_the_newest_schedule_is_reported_and_the_older_one_is_strangers():
+def test_the_newest_schedule_is_reported_and_the_older_one_is_foreign():
     space = {"x": hp.uniform("x", -5, 5)}
     objective = hyperband.with_budget(lambda params, budget=9: params["x"] ** 2 + 1 / budget)
     trials = run(objective, space, 10, algo=partial(hyperband.suggest, max_budget=9))
     run(objective, space, 30, trials=trials, algo=partial(hyperband.suggest, max_budget=27, eta=4))
     report = hyperband.report(trials)
     assert report.schedule == hyperband.schedule(1, 27, 4)
-    assert (report.strangers, report.evaluations) == (10, 20)
+    assert (report.foreign, report.evaluations) == (10, 20)
 
 
 def test_float_budgets_without_a_label_in_the_space():
@@ -381,3 +382,29 @@ def test_an_evaluation_that_runs_has_no_seconds_yet(space):
 )
 def test_durations_for_people(seconds, text):
     assert clock(seconds) == text
+
+
+def test_the_incumbent_is_one_and_the_same_wherever_it_is_asked_for():
+    space = {"x": hp.uniform("x", -5, 5)}
+    objective = hyperband.with_budget(lambda params, budget=9: params["x"] ** 2 + 1 / budget)
+    trials = run(objective, space, 3, algo=tpe.suggest)
+    run(objective, space, 25, trials=trials, algo=partial(hyperband.suggest, max_budget=9))
+    before = hyperband.incumbent(trials)["tid"]
+    larger = partial(hyperband.suggest, max_budget=27)
+    with pytest.warns(UserWarning, match="22 trials come from a Hyperband run with other"):
+        [pending] = larger([25], Domain(objective, space), trials, 0)
+    trials.insert_trial_docs([pending])
+    trials.refresh()
+    assert hyperband.incumbent(trials)["tid"] == before, "what is only pending changes nothing"
+    assert hyperband.report(trials).incumbent.tid == before
+
+
+@pytest.mark.parametrize("label", [None, "n"])
+def test_a_point_given_at_a_low_budget_ranks_at_that(label):
+    node = hyperband.budget("n", 1, 9) if label is None else hp.uniformint("n", 1, 9)
+    space = {"x": hp.uniform("x", -5, 5), "n": node}
+    trials = generate_trials_to_calculate([{"x": 0.0, "n": 1}, {"x": 4.0, "n": 9}])
+    algo = partial(hyperband.suggest, budget=label)
+    run(lambda p: p["x"] ** 2 + 1 / p["n"] - 2 * (p["n"] == 1), space, 4, trials=trials, algo=algo)
+    assert hyperband.incumbent(trials)["tid"] == hyperband.report(trials).incumbent.tid == 1
+    assert [record["budget"] for record in hyperband.records(trials)[:2]] == [1, 9]

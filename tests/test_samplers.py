@@ -8,14 +8,13 @@ import bson
 import hyperopt
 import numpy as np
 import pytest
-from conftest import loss, named, places, run
+from conftest import evaluation, loss, named, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, anneal, fmin, hp, rand, tpe
 from hyperopt.base import JOB_STATE_DONE, Domain, trials_from_docs
 from simulator import Simulation
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
-from hyperopt_hyperband.history import Evidence
-from hyperopt_hyperband.samplers import _ranked
+from hyperopt_hyperband._samplers import Request, _ranked
 
 PLAN = hyperband.schedule(1, 9)
 ITERATION = PLAN.evaluations
@@ -147,19 +146,19 @@ def test_what_a_sampler_raises_reaches_the_user_and_nothing_is_lost(space):
     assert len(trials) == ITERATION
 
 
-def evidence(*each):
+def evaluated(*each):
     return [
-        Evidence(config, budget, value, {"x": [float(i)]}) for i, (config, budget, value) in enumerate(each)
+        evaluation(config, budget, value, {"x": float(i)}) for i, (config, budget, value) in enumerate(each)
     ]
 
 
 def test_one_document_a_configuration_ranked_by_budget_then_loss_then_failures_then_pending():
     domain = Domain(lambda _: 0.0, {"x": hp.uniform("x", 0, 9)})
-    known = evidence(
+    known = evaluated(
         ("a", 1, 5.0), ("b", 1, 1.0), ("c", 1, math.inf), ("d", 1, 0.5), ("e", 1, None),
         ("b", 3, 9.0), ("a", 3, 8.0), ("d", 3, math.inf), ("a", 9, None),
     )  # fmt: skip
-    trials = _ranked(domain, known, None, 9)
+    trials = _ranked(Request(domain, known, None, 1, 9, seed=0))
     ranks = {doc["misc"]["vals"]["x"][0]: doc["result"]["loss"] for doc in trials.trials}
     assert ranks == {6.0: 0, 5.0: 1, 7.0: 2, 2.0: 3, 4.0: 4}
     assert all(doc["state"] == JOB_STATE_DONE for doc in trials.trials)
@@ -244,16 +243,16 @@ def seen_by_model(space, trials, algo=hyperband.suggest, **options):
     return shown[0]
 
 
-def test_strangers_count_as_evidence_at_the_full_budget(space):
+def test_foreign_trials_count_at_the_full_budget(space):
     trials = run(loss, space, 5, algo=tpe.suggest)
-    strangers = trials.vals["x"]
+    foreign = trials.vals["x"]
     run(lambda params: -1e9, space, 5 + 8, trials=trials, seed=1)
     shown = seen_by_model(space, trials)
     ranks = {doc["misc"]["vals"]["x"][0]: doc["result"]["loss"] for doc in shown}
-    assert {ranks[x] for x in strangers} == set(range(5)), "the full budget beats any loss at a lower one"
+    assert {ranks[x] for x in foreign} == set(range(5)), "the full budget beats any loss at a lower one"
 
 
-def test_a_stranger_that_held_a_lower_budget_counts_at_that():
+def test_a_foreign_trial_that_held_a_lower_budget_counts_at_that():
     space = {"x": hp.uniform("x", -5, 5), "epochs": hp.randint("epochs", 10)}
     trials = run(lambda p: -p["epochs"] / 10, space, 30, algo=rand.suggest)
     run(lambda p: 0.0, space, 31, trials=trials, seed=1, algo=partial(hyperband.suggest, budget="epochs"))
@@ -264,11 +263,11 @@ def test_a_stranger_that_held_a_lower_budget_counts_at_that():
     assert budgets == sorted(budgets, reverse=True)
 
 
-def test_strangers_of_a_smaller_space_are_learned_from_and_those_of_another_are_not(space):
+def test_foreign_trials_of_a_smaller_space_are_learned_from_and_those_of_another_are_not(space):
     small = {"x": space["x"]}
     other = {"w": hp.uniform("w", 0, 1)}
-    strangers = [run(lambda p: 0.0, each, 3, algo=rand.suggest).trials for each in (small, other)]
-    documents = [*strangers[0], *strangers[1]]
+    foreign = [run(lambda p: 0.0, each, 3, algo=rand.suggest).trials for each in (small, other)]
+    documents = [*foreign[0], *foreign[1]]
     for i, doc in enumerate(documents):
         doc["tid"] = doc["misc"]["tid"] = i
     trials = trials_from_docs(documents)

@@ -11,8 +11,9 @@ from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_RUNNING, Do
 from simulator import AsyncTrials, Simulation
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband.history import loss, read
-from hyperopt_hyperband.promotion import Done, Outcomes, Sample, Wait, decide, needed
+from hyperopt_hyperband._documents import outcome
+from hyperopt_hyperband._history import read
+from hyperopt_hyperband._promotion import BracketState, Done, Sample, Wait, decide, promotable
 
 PLAN = hyperband.schedule(1, 9)
 DOMAIN = Domain(lambda _: 0.0, {"x": hp.uniform("x", 0, 1), "b": hyperband.budget("b", 1, 9)})
@@ -73,7 +74,7 @@ def test_suggest_looks_at_no_more_documents_the_longer_the_run_is(exp_key):
 
 
 @pytest.mark.parametrize("ids", [1, 5])
-def test_nor_does_it_with_many_workers(ids):
+def test_suggest_looks_at_no_more_documents_the_longer_the_run_with_many_workers_is(ids):
     counts = looks(60 * PLAN.evaluations, workers=20, ids=ids)
     half = len(counts) // 2
     assert max(counts[half:]) <= max(counts[:half])
@@ -85,14 +86,14 @@ def test_several_ids_read_the_documents_once():
     assert sum(five) < sum(one) / 3
 
 
-def test_nor_does_it_while_evaluations_never_end():
+def test_suggest_looks_at_no_more_documents_while_evaluations_never_end():
     counts = looks(20_000, workers=20, ids=5, stuck=(0, 10, 20, 1000))
     assert max(counts[-1000:]) <= max(counts[500:1500])
     assert max(counts) < 6 * PLAN.evaluations
 
 
 @pytest.mark.parametrize("gap", [1, 10**6])
-def test_nor_does_it_where_ids_are_left_out(gap):
+def test_suggest_looks_at_few_more_documents_where_ids_are_left_out(gap):
     without, counts = (looks(2000, workers=5, stuck=(995,), gap=g) for g in (0, gap))
     bisections = 20 * len(PLAN.brackets)
     assert max(counts[1000:]) <= max(without[1000:]) + bisections
@@ -112,7 +113,7 @@ def everything_read(docs, serial):
         if key not in outcomes:
             for older in outcomes.values():
                 older.closed = True
-            outcomes[key] = Outcomes(tuple({} for _ in range(key[1] + 1)))
+            outcomes[key] = BracketState(tuple({} for _ in range(key[1] + 1)))
         bracket = outcomes[key]
         bracket.closed |= rung > 0
         if not (serial and doc["state"] == JOB_STATE_RUNNING):
@@ -127,7 +128,7 @@ def everything_read(docs, serial):
 class Compared(Simulation):
     """Before each suggestion, what it will read is compared with what all documents tell."""
 
-    strangers: float = 0.0
+    foreign: float = 0.0
     slow: float = 0.0
     completed: frozenset = frozenset()
 
@@ -137,12 +138,12 @@ class Compared(Simulation):
             super().finish(doc)
 
     def issue(self):
-        while self.rng.random() < self.strangers:
-            self.let_in_a_stranger()
+        while self.rng.random() < self.foreign:
+            self.let_in_a_foreign_trial()
         self.compare()
         return super().issue()
 
-    def let_in_a_stranger(self):
+    def let_in_a_foreign_trial(self):
         tid = max((doc["tid"] for doc in self.docs), default=-1) + self.rng.randint(1, 3)
         suggest = self.rng.choice([rand.suggest, partial(hyperband.suggest, eta=OTHER_ETA)])
         [doc] = suggest([tid], self.domain, self.trials, 0)
@@ -154,17 +155,17 @@ class Compared(Simulation):
         serial = not self.trials.asynchronous
         expected = everything_read(sorted(self.docs, key=lambda doc: doc["tid"]), serial)
         history = read(self.trials, self.plan)
-        assert history.outcomes.keys() <= expected.keys()
+        assert history.brackets.keys() <= expected.keys()
         actions = {}
         for key, whole in expected.items():
             bracket = self.plan.bracket(key[1])
-            actions[key] = decide(bracket, whole, loss)
-            if (found := history.outcomes.get(key)) is None:
+            actions[key] = decide(bracket, whole, outcome)
+            if (found := history.brackets.get(key)) is None:
                 assert key in self.completed, "a bracket is read once after it is complete"
                 assert key != list(expected)[-1], "the newest bracket is always read"
                 continue
-            assert decide(bracket, found, loss) == actions[key]
-            assert needed(bracket, found, loss) == needed(bracket, whole, loss)
+            assert decide(bracket, found, outcome) == actions[key]
+            assert promotable(bracket, found, outcome) == promotable(bracket, whole, outcome)
             assert found.interrupted == whole.interrupted
             assert found.closed == whole.closed
             assert all(rung in ({}, of_all) for rung, of_all in zip(found.rungs, whole.rungs, strict=True))
@@ -176,10 +177,7 @@ class Compared(Simulation):
             assert following or key not in expected
 
 
-foreign = pytest.mark.filterwarnings("ignore:.*trials come from a Hyperband run with other")
-
-
-@foreign
+@pytest.mark.filterwarnings("ignore:.*trials come from a Hyperband run with other")
 @pytest.mark.parametrize("seed", range(60))
 def test_what_is_read_decides_as_all_documents_would(seed):
     rng = random.Random(seed)
@@ -192,14 +190,14 @@ def test_what_is_read_decides_as_all_documents_would(seed):
         restarts=rng.choice([0.0, 0.05, 0.2]),
         serial=rng.random() < 0.5,
         points=rng.choice([None, None, 5]),
-        strangers=rng.choice([0.0, 0.2]),
+        foreign=rng.choice([0.0, 0.2]),
         slow=rng.choice([0.0, 0.02, 0.1]),
         seed=seed,
     ).run()
 
 
 def lose_some(simulation):
-    counting = read(simulation.trials, simulation.plan).outcomes.values()
+    counting = read(simulation.trials, simulation.plan).brackets.values()
     found = [doc for outcomes in counting for rung in outcomes.rungs for doc in rung.values()]
     for doc in simulation.rng.sample(found, 3):
         simulation.docs.remove(doc)
@@ -221,7 +219,7 @@ def unlink(simulation):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("spoil", [lose_some, shuffle, put_the_first_last, unlink])
-def test_so_it_does_where_the_documents_lead_nowhere(spoil, seed):
+def test_all_documents_decide_where_the_links_lead_nowhere(spoil, seed):
     simulation = Compared(max_budget=27, workers=12, ids=3, faults=0.1, slow=0.05, seed=seed)
     for _ in range(150):
         simulation.step()
@@ -243,7 +241,7 @@ def test_a_bracket_that_has_promoted_stays_closed_when_an_evaluation_is_repeated
     trials._dynamic_trials += hyperband.suggest([10], DOMAIN, trials, 0)
     stamps = [doc["misc"]["hyperband"] for doc in trials._dynamic_trials[9:]]
     assert [(stamp["rung"], stamp["config"]) for stamp in stamps] == [(1, 0), (0, 8)]
-    [outcomes] = read(trials, PLAN).outcomes.values()
+    [outcomes] = read(trials, PLAN).brackets.values()
     assert outcomes.closed
 
 
@@ -268,10 +266,10 @@ def test_two_documents_in_the_wrong_order_are_noticed():
         [doc] = hyperband.suggest([tid], DOMAIN, trials, tid)
         doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": float(tid)}
         trials._dynamic_trials.append(doc)
-    expected = read(trials, PLAN).outcomes
+    expected = read(trials, PLAN).brackets
     documents = trials._dynamic_trials
     documents[-2:] = documents[:-3:-1]
-    assert read(trials, PLAN).outcomes == expected
+    assert read(trials, PLAN).brackets == expected
 
 
 def test_ids_need_be_no_numbers():
@@ -303,7 +301,7 @@ def test_experiments_that_have_the_same_ids_keep_apart(in_turns):
         together._dynamic_trials.extend([*a[:-1], *b, a[-1]])
     for key, simulation in alone.items():
         found = read(together.view(key), simulation.plan)
-        assert found.outcomes
-        for bracket, outcomes in found.outcomes.items():
+        assert found.brackets
+        for bracket, outcomes in found.brackets.items():
             own = everything_read(simulation.docs, serial=False)[bracket]
             assert all(rung in ({}, of_all) for rung, of_all in zip(outcomes.rungs, own.rungs, strict=True))

@@ -4,8 +4,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from hyperopt_hyperband.promotion import Outcomes, Promote, Sample, decide
-from hyperopt_hyperband.schedule import schedule
+from hyperopt_hyperband._promotion import BracketState, Promote, Sample, decide
+from hyperopt_hyperband._schedule import schedule
 
 
 def table(plan):
@@ -132,14 +132,14 @@ def played_through(plan, workers, rng):
     while True:
         while len(running) < workers:
             for bracket, known in zip(plan.brackets, outcomes, strict=False):
-                action = decide(bracket, known, loss=lambda number: number)
+                action = decide(bracket, known, outcome=lambda number: number)
                 if isinstance(action, Sample | Promote):
                     break
             else:
                 if len(outcomes) == len(plan.brackets):
                     break
                 bracket = plan.brackets[len(outcomes)]
-                outcomes.append(known := Outcomes(tuple({} for _ in bracket.rungs)))
+                outcomes.append(known := BracketState(tuple({} for _ in bracket.rungs)))
                 action = Sample()
             rung = action.rung if isinstance(action, Promote) else 0
             config = action.config if isinstance(action, Promote) else len(known.rungs[0])

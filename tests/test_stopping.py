@@ -9,7 +9,7 @@ from hyperopt.exceptions import AllTrialsFailed
 from simulator import Simulation
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband.history import completed_iterations
+from hyperopt_hyperband._history import completed_iterations
 
 ITERATION = hyperband.schedule(1, 9).evaluations
 

@@ -6,32 +6,22 @@ import hashlib
 import logging
 import os
 import pickle
-import shutil
 import uuid
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperopt.base import Ctrl, Trials
+from hyperopt.base import Ctrl
 from hyperopt.fmin import pickler
 
-from hyperopt_hyperband.history import Document, History, Vals, loss
-from hyperopt_hyperband.promotion import needed
-from hyperopt_hyperband.schedule import Budget
+from hyperopt_hyperband._documents import budget_of, stamp_of
+from hyperopt_hyperband._schedule import Budget
 
 logger = logging.getLogger("hyperopt_hyperband")
 
 NAME = "checkpoint"
 """Of the objective's argument, of the key in its result, and of the trial's attachment."""
-
-CLAIMED = "one-spark-run"
-"""The file that keeps a second run out of a folder whose checkpoints are told apart by parameters alone."""
-
-NO_FOLDER = (
-    "SparkTrials keeps no attachments, and so no checkpoints: pass with_budget(checkpoint_dir=...), a folder "
-    "that the driver and all workers see"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +63,15 @@ def slot_of_trial(ctrl: Ctrl, folder: Path | None) -> Slot | None:
     The attachment of the rung below names its file, and each configuration's subfolder has a new name: runs
     that share a folder never meet.
     """
-    misc = ctrl.current_trial["misc"]
-    stamp = misc.get("hyperband")
-    if stamp is None:
+    stamp, budget = stamp_of(ctrl.current_trial), budget_of(ctrl.current_trial)
+    if stamp is None or budget is None:
         return None
     below = None
     attachments = ctrl.trials.trial_attachments({"tid": stamp.get("below")})
     if NAME in attachments:
         below = attachments[NAME]
     own = str(Path(below).parent) if isinstance(below, str) else f"{stamp['config']}-{uuid.uuid4().hex}"
-    return Slot(folder, below, own, misc["budget"], stamp["max_budget"])
+    return Slot(folder, below, own, budget, stamp["max_budget"])
 
 
 def slot_of_parameters(
@@ -151,82 +140,3 @@ def leave(slot: Slot | None, state: object) -> bytes | str | None:
     finally:
         partial.unlink(missing_ok=True)
     return name
-
-
-def claim(folder: Path) -> None:
-    """Take a folder for one run of evaluations that see no trial. Raises ValueError where one has it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        (folder / CLAIMED).touch(exist_ok=False)
-    except FileExistsError:
-        raise ValueError(
-            f"checkpoint_dir={str(folder)!r} holds the checkpoints of another run, which SparkTrials can't "
-            "tell from this run's: pass a new folder, or remove this one"
-        ) from None
-
-
-def drop(trials: Trials, history: History, folder: Path | None, label: str | None) -> None:
-    """Drop what no promotion can take up any more, read from the documents of the open brackets alone.
-
-    What stays: of each rung, the finished configurations that are among as many best as the next rung has
-    places, until their promotion has finished.
-    """
-    evaluations = _evaluations(history)
-    if folder is not None and hasattr(trials, "_spark"):
-        _drop_by_parameters(folder, label, evaluations)
-        return
-    pending = {evaluation.config for evaluation in evaluations if evaluation.pending}
-    for evaluation in evaluations:
-        if not evaluation.open:
-            left = trials.attachments.pop(trials.aname(evaluation.document, NAME), None)
-            if folder is not None and isinstance(left, str):
-                _remove(folder / left, whole=evaluation.config not in pending)
-
-
-@dataclass(frozen=True, slots=True)
-class _Evaluation:
-    """One evaluation of an open bracket; open: a promotion may still take up its checkpoint."""
-
-    document: Document
-    config: Hashable
-    vals: Vals
-    budget: Budget
-    pending: bool
-    open: bool
-
-
-def _evaluations(history: History) -> list[_Evaluation]:
-    found = []
-    for (_, s), outcomes in history.outcomes.items():
-        bracket = history.schedule.bracket(s)
-        candidates = needed(bracket, outcomes, loss)
-        for i, rung in enumerate(outcomes.rungs):
-            for config, document in rung.items():
-                pending = loss(document) is None
-                is_open = pending or (config, i) in candidates
-                vals = document["misc"]["vals"]
-                found.append(_Evaluation(document, config, vals, bracket.rungs[i].budget, pending, is_open))
-    return found
-
-
-def _drop_by_parameters(folder: Path, label: str | None, evaluations: list[_Evaluation]) -> None:
-    """Two configurations of a small space may share a subfolder: what one of them needs stays."""
-    present = set(os.listdir(folder))
-    names = {}
-    for each in evaluations:
-        vals = {name: value[0] for name, value in each.vals.items() if value and name != label}
-        names[each.config] = configuration_name(vals)
-    kept = {file_name(names[each.config], each.budget) for each in evaluations if each.open}
-    pending = {names[each.config] for each in evaluations if each.pending}
-    for each in evaluations:
-        own = names[each.config]
-        name = file_name(own, each.budget)
-        if own in present and name not in kept:
-            _remove(folder / name, whole=own not in pending)
-
-
-def _remove(path: Path, whole: bool) -> None:
-    """Remove a file; with the last of a configuration that is not at work, its subfolder too."""
-    path.unlink(missing_ok=True)
-    if whole and not any(path.parent.glob("*.pkl")):
-        shutil.rmtree(path.parent, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a bracket does next, decided from its outcomes alone. Pure: knows nothing of Hyperopt."""
+"""What a bracket does next, decided from its evaluations alone. Pure: knows nothing of Hyperopt."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperopt_hyperband.schedule import Bracket
+from hyperopt_hyperband._schedule import Bracket
 
 FAILED = math.inf
-"""The loss of a failed evaluation: ranks last, is never promoted."""
+"""The outcome of a failed evaluation: ranks last, is never promoted."""
 
 
 @dataclass(slots=True)
-class Outcomes:
+class BracketState:
     """What is known of a bracket.
 
     Attributes
@@ -27,6 +27,10 @@ class Outcomes:
     rungs: tuple[dict[Hashable, Any], ...]
     interrupted: dict[Hashable, Any] = field(default_factory=dict)
     closed: bool = False
+
+
+Outcome = Callable[[Any], float | None]
+"""Reads what an evaluation is ranked by: its loss, None while it is pending, FAILED where it failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,49 +66,45 @@ class Done:
 Action = Sample | Retry | Promote | Wait | Done
 
 
-def decide(bracket: Bracket, outcomes: Outcomes, loss: Callable[[Any], float | None]) -> Action:
+def decide(bracket: Bracket, state: BracketState, outcome: Outcome) -> Action:
     """Choose the next action of a bracket: fill rung 0, then promote, from the highest rung first.
 
     A configuration goes up as soon as it is certain to be among the best n_{i+1} of its rung, whatever the
     unfinished evaluations turn out to be: those that go up are the ones that waiting for all of them would
     choose (Algorithm 1, line 9), in any order of completion. Ties go to the earlier configuration.
-
-    loss : reads the loss of an evaluation, None while it is pending
     """
-    if outcomes.interrupted:
-        return Retry(next(iter(outcomes.interrupted)))
-    entered = len(outcomes.rungs[0])
-    if not outcomes.closed and entered < bracket.rungs[0].configurations:
+    if state.interrupted:
+        return Retry(next(iter(state.interrupted)))
+    entered = len(state.rungs[0])
+    if not state.closed and entered < bracket.rungs[0].configurations:
         return Sample()
 
     promotion = None
-    most = entered  # as many as can still enter the rung
+    entrants = entered  # as many as can still enter the rung
     for i in range(bracket.s):
-        promoted = outcomes.rungs[i + 1]
+        promoted = state.rungs[i + 1]
         places = bracket.rungs[i + 1].configurations
         if len(promoted) < places:
             finished = [
                 (value, config)
-                for config, evaluation in outcomes.rungs[i].items()
-                if config not in promoted and (value := loss(evaluation)) is not None
+                for config, evaluation in state.rungs[i].items()
+                if config not in promoted and (value := outcome(evaluation)) is not None
             ]
-            survivors = [outcome for outcome in finished if outcome[0] < FAILED]
-            unfinished = most - len(promoted) - len(finished)
+            survivors = [ranked for ranked in finished if ranked[0] < FAILED]
+            unfinished = entrants - len(promoted) - len(finished)
             # Those that went up are the best so far: whatever finished since has taken no place from them.
             if survivors and len(promoted) + unfinished < places:
                 promotion = Promote(min(survivors)[1], i + 1)
-            most = min(places, len(promoted) + len(survivors) + unfinished)
+            entrants = min(places, len(promoted) + len(survivors) + unfinished)
         else:
-            most = places
+            entrants = places
     if promotion is not None:
         return promotion
-    finished_at_top = sum(loss(evaluation) is not None for evaluation in outcomes.rungs[bracket.s].values())
-    return Done() if finished_at_top == most else Wait()
+    finished_at_top = sum(outcome(evaluation) is not None for evaluation in state.rungs[bracket.s].values())
+    return Done() if finished_at_top == entrants else Wait()
 
 
-def needed(
-    bracket: Bracket, outcomes: Outcomes, loss: Callable[[Any], float | None]
-) -> set[tuple[Hashable, int]]:
+def promotable(bracket: Bracket, state: BracketState, outcome: Outcome) -> set[tuple[Hashable, int]]:
     """Configuration and rung of the finished evaluations that a promotion may still start from.
 
     Those are at most as many as the next rung has places: the best so far, whose promotion has not finished.
@@ -112,9 +112,9 @@ def needed(
     """
     found: set[tuple[Hashable, int]] = set()
     for i in range(bracket.s):
-        losses = [(loss(evaluation), config) for config, evaluation in outcomes.rungs[i].items()]
-        finished = [(value, config) for value, config in losses if value is not None and value < FAILED]
-        best = sorted(finished)[: bracket.rungs[i + 1].configurations]
-        above = outcomes.rungs[i + 1]
-        found |= {(config, i) for _, config in best if config not in above or loss(above[config]) is None}
+        ranked = [(outcome(evaluation), config) for config, evaluation in state.rungs[i].items()]
+        survivors = [(value, config) for value, config in ranked if value is not None and value < FAILED]
+        best = sorted(survivors)[: bracket.rungs[i + 1].configurations]
+        above = state.rungs[i + 1]
+        found |= {(config, i) for _, config in best if config not in above or outcome(above[config]) is None}
     return found

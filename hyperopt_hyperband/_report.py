@@ -12,10 +12,11 @@ from typing import Any
 from hyperopt import space_eval
 from hyperopt.base import Trials
 
-from hyperopt_hyperband.correlation import neighbours, spearman
-from hyperopt_hyperband.history import Evaluation, Place, evaluations, incumbents, is_budget, newest_schedule
-from hyperopt_hyperband.schedule import Budget, Schedule, multiples
-from hyperopt_hyperband.space import hyperparameters
+from hyperopt_hyperband._correlation import neighbours, spearman
+from hyperopt_hyperband._evaluations import Evaluation, Place, evaluations, incumbent_of
+from hyperopt_hyperband._history import newest_schedule
+from hyperopt_hyperband._schedule import Budget, Schedule, multiples
+from hyperopt_hyperband._space import hyperparameters
 
 MISLEADING, GOOD = 0.2, 0.5
 """Rank correlations below and above which the verdict is clear."""
@@ -94,7 +95,7 @@ class Report:
     configurations : those whose first evaluation has been issued
     distinct : how many of them differ; in a small discrete space, brackets draw the same ones again
     failed, pending, interrupted : how many; the interrupted count in no other figure
-    strangers : trials that are not of this schedule; they count in no other figure, but may be the incumbent
+    foreign : trials that are not of this schedule; they count in no other figure, but may be the incumbent
     total_budget : the sum of finished evaluations' budgets, every promotion trained from scratch
     total_budget_continued : the same where a promotion takes up what the rung below has trained
     full_search_budget : what a search at max_budget of as many configurations spends
@@ -114,7 +115,7 @@ class Report:
     failed: int
     pending: int
     interrupted: int
-    strangers: int
+    foreign: int
     total_budget: Budget
     total_budget_continued: Budget
     full_search_budget: Budget
@@ -148,8 +149,10 @@ class Report:
             sections.append(("Incumbent: none, no evaluation has succeeded yet", [], []))
         else:
             at = "" if best.budget is None else f" at budget {best.budget:.6g}"
-            place = "iteration {}, bracket {}, rung {}".format(*best.place) if best.place else "a stranger"
-            title = f"Incumbent: loss {_text(best.loss)}{at}, trial {best.tid} ({place})"
+            where = (
+                "iteration {}, bracket {}, rung {}".format(*best.place) if best.place else "a foreign trial"
+            )
+            title = f"Incumbent: loss {_text(best.loss)}{at}, trial {best.tid} ({where})"
             sections.append((title, [], [[name, _text(v)] for name, v in _flat("", self.parameters)]))
         if self.correlations:
             title = (
@@ -176,8 +179,8 @@ class Report:
         if self.wall_seconds is not None:
             rows.append(["wall time", clock(self.wall_seconds)])
             rows.append(["time of all evaluations", clock(self.evaluation_seconds)])
-        if self.strangers:
-            rows.append(["strangers", f"{self.strangers} trials not of this schedule, counted nowhere above"])
+        if self.foreign:
+            rows.append(["foreign trials", f"{self.foreign} not of this schedule, counted nowhere above"])
         return rows
 
 
@@ -198,7 +201,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
     finished = [e for e in own if e.status != "pending"]
     configurations = len({e.config for e in own})
     seconds = [(e.begun, e.ended) for e in finished if e.begun and e.ended]
-    *_, best = [None, *incumbents(everything)]
+    best = incumbent_of(everything)
     return Report(
         schedule=plan,
         rungs=_rungs(plan, own) if plan else (),
@@ -208,7 +211,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
         failed=sum(e.status == "failed" for e in own),
         pending=sum(e.status == "pending" for e in own),
         interrupted=len(everything) - len(alive),
-        strangers=len(alive) - len(own),
+        foreign=len(alive) - len(own),
         total_budget=sum(e.spent for e in finished),
         total_budget_continued=sum(_continued_budgets(finished)),
         full_search_budget=configurations * plan.max_budget if plan else 0,
@@ -225,11 +228,11 @@ def report(trials: Trials, *, space: Any = None) -> Report:
 
 
 def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
-    """One flat dict an evaluation, strangers and interrupted ones too: `pandas.DataFrame(records(trials))`.
+    """One flat dict an evaluation, foreign and interrupted ones too: `pandas.DataFrame(records(trials))`.
 
-    All dicts have the same keys: tid, config, iteration, bracket, rung (None for a stranger), budget, status
-    ("ok", "failed", "pending", "interrupted"), loss, seconds, and for every hyperparameter "param_" and its
-    label (None where it is inactive).
+    All dicts have the same keys: tid, config, iteration, bracket, rung (None for a foreign trial), budget,
+    status ("ok", "failed", "pending", "interrupted"), loss, seconds, and for each hyperparameter "param_" and
+    its label (None where it is inactive).
 
     Parameters
     ----------
@@ -244,7 +247,7 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     flat = []
     for e in everything:
         iteration, bracket, rung = e.place or (None, None, None)
-        vals = {label: known[label].name(v) if label in known else v for label, v in e.vals.items()}
+        vals = {label: known[label].shown(v) if label in known else v for label, v in e.vals.items()}
         flat.append(
             {
                 "tid": e.tid,
@@ -277,15 +280,13 @@ def clock(seconds: float) -> str:
 def _parameters(best: Evaluation, everything: list[Evaluation], space: Any) -> Any:
     if space is None:
         return best.vals
-    # A stranger may come from before the space had a budget.
-    labels = {label for e in everything for label in e.vals}
-    budget = {label: best.budget for label in labels if is_budget(label, everything)}
+    # A foreign trial may come from before the space had a budget.
+    budget = {e.label: best.budget for e in everything if e.label is not None}
     return space_eval(space, budget | best.vals)
 
 
 def _distinct(own: list[Evaluation]) -> int:
-    labels = {label for e in own for label in e.vals}
-    told_apart_by = {label for label in labels if not is_budget(label, own)}
+    told_apart_by = {label for e in own for label in e.vals if label != e.label}
     return len({tuple((label, e.vals.get(label)) for label in told_apart_by) for e in own})
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hyperopt.base import Trials
-from hyperopt.exceptions import AllTrialsFailed
 
-from hyperopt_hyperband.history import completed_iterations, evaluations, incumbent
-from hyperopt_hyperband.saving import EarlyStop
+from hyperopt_hyperband._evaluations import evaluations, incumbent_of
+from hyperopt_hyperband._history import completed_iterations
+from hyperopt_hyperband._saving import EarlyStop
 
 
 def no_progress(*, iterations: int = 1) -> EarlyStop:
@@ -43,9 +43,5 @@ def no_progress(*, iterations: int = 1) -> EarlyStop:
 
 def _improved(trials: Trials) -> int:
     """The Hyperband iteration that found the incumbent; -1 where none did, or another run."""
-    try:
-        best = incumbent(trials)["tid"]
-    except AllTrialsFailed:
-        return -1
-    [place] = [evaluation.place for evaluation in evaluations(trials) if evaluation.tid == best]
-    return place[0] if place else -1
+    best = incumbent_of(evaluations(trials))
+    return best.place[0] if best is not None and best.place else -1

@@ -11,7 +11,7 @@ from typing import Any
 from hyperopt.base import Trials
 from hyperopt.fmin import pickler
 
-from hyperopt_hyperband.history import documents
+from hyperopt_hyperband._documents import copy_of
 
 EarlyStop = Callable[..., tuple[bool, Any]]
 
@@ -42,7 +42,7 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     def save(trials: Trials, *args: Any) -> tuple[bool, Any]:
         partial = target.with_name(target.name + ".partial")
         with partial.open("wb") as file:
-            pickler.dump(_plain(trials), file)
+            pickler.dump(copy_of(trials), file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
@@ -75,13 +75,3 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
             "save_trials, which leaves no such file"
         )
     return trials
-
-
-def _plain(trials: Trials) -> Trials:
-    """A copy without threads, sessions and executors, which do not pickle."""
-    plain = Trials(exp_key=trials._exp_key, refresh=False)
-    plain._dynamic_trials = documents(trials)
-    plain._ids = set(trials._ids)
-    plain.attachments = {k: v for k, v in trials.attachments.items() if k != "FMinIter_Domain"}
-    plain.refresh()
-    return plain

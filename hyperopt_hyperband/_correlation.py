@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperopt_hyperband.schedule import Budget
+from hyperopt_hyperband._schedule import Budget
 
 Pair = tuple[float, float]
 

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import logging
 import math
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -30,24 +23,26 @@ from typing import Any
 
 import numpy as np
 from hyperopt import progress, space_eval, tpe
-from hyperopt.base import Ctrl, Domain, Trials, spec_from_misc
-from hyperopt.fmin import pickler
+from hyperopt.base import Domain, Trials
 
-from hyperopt_hyperband.history import (
+from hyperopt_hyperband._documents import (
     Document,
     attachments,
     begin,
+    copy_of,
     cut_short,
-    documents,
     fail,
     finish,
     is_done,
     is_suspect,
-    loss,
+    outcome,
+    stamp_of,
     suspect,
+    tid_of,
     unfinished,
 )
-from hyperopt_hyperband.saving import EarlyStop, save_trials
+from hyperopt_hyperband._saving import EarlyStop, save_trials
+from hyperopt_hyperband._worker import Answer, LoadError, Payload, PayloadRef, evaluate
 
 logger = logging.getLogger("hyperopt_hyperband")
 
@@ -103,13 +98,11 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
         parallelism: int | None = None,
         trials: Trials | None = None,
     ) -> None:
-        super().__init__(exp_key=None if trials is None else trials._exp_key, refresh=False)
+        super().__init__(refresh=False)
         self.executor = executor
         self.parallelism = parallelism
         if trials is not None:
-            self._dynamic_trials = list(documents(trials))
-            self._ids = trials._ids | {document["tid"] for document in self._dynamic_trials}
-            self.attachments = {k: v for k, v in trials.attachments.items() if k != "FMinIter_Domain"}
+            copy_of(trials, into=self)
         self.refresh()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -153,38 +146,38 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
             early_stop_fn = save_trials(trials_save_file, early_stop_fn)
 
         domain = Domain(fn, space, pass_expr_memo_ctrl=pass_expr_memo_ctrl)
-        flight = _Flight(self, self.executor, _pack(domain, self.executor))
+        running = _Running(self, self.executor, _pack(domain, self.executor))
         waiting = deque(unfinished(self))
         suspects = sum(map(is_suspect, waiting))
         unasked = max_evals - len(self)
         done = self.view(self._exp_key)
         finished = [document for document in self.trials if is_done(document)]
-        best = min(map(_loss, finished), default=math.inf)
+        best = min(map(_ranked, finished), default=math.inf)
         started = 0
         stop = False
         stop_args: Any = []
         with _progress(verbose, show_progressbar)(initial=len(finished), total=max_evals) as bar:
             try:
                 while not stop and (loss_threshold is None or best >= loss_threshold):
-                    while len(flight) < (1 if suspects > 0 else room) and time.monotonic() < deadline:
+                    while len(running) < (1 if suspects > 0 else room) and time.monotonic() < deadline:
                         if not waiting and unasked > 0:
                             waiting.extend(self._suggest(algo, domain, rstate))
                             unasked = unasked - len(waiting) if waiting else 0
                         if not waiting:
                             break
-                        flight.start(waiting.popleft(), whole=started < room)
+                        running.start(waiting.popleft(), whole=started < room)
                         started += 1
-                    if (ended := flight.next(deadline)) is None:
+                    if (ended := running.next(deadline)) is None:
                         break
                     document, error = ended
                     suspects -= 1
                     if error is None:
                         finished.append(document)
-                        best = min(best, _loss(document))
+                        best = min(best, _ranked(document))
                         bar.postfix = f"best loss: {best}"
                         bar.update(1)
                     else:
-                        logger.error("trial %s failed: %r", document["tid"], error)
+                        logger.error("trial %s failed: %r", tid_of(document), error)
                         if not catch_eval_exceptions:
                             raise error
                         self.refresh()
@@ -192,7 +185,7 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
                         done._trials = finished  # each time: it may have called refresh()
                         stop, stop_args = early_stop_fn(done, *stop_args)
             finally:
-                flight.stop()
+                running.stop()
                 self.refresh()
         if return_argmin:
             if not self.trials:
@@ -209,127 +202,32 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
         return inserted
 
 
-class _Parcel:
-    """What goes to a worker and comes back: handed over as it is, or by cloudpickle where it is pickled."""
-
-    # No dataclass, here and below: Dask would hash all its fields.
-    def __init__(self, content: Any, blob: bytes = b"") -> None:
-        self.content = content
-        self.blob = blob
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Parcel, (None, self.packed())
-
-    def packed(self) -> bytes:
-        self.blob = self.blob or pickler.dumps(self.content)
-        return self.blob
-
-    def open(self) -> Any:
-        return self.content if self.content is not None else pickler.loads(self.blob)
-
-    def open_once(self) -> Any:
-        """Open it where no earlier parcel has been the same."""
-        if self.content is None:
-            key = _key(self.blob)
-            known = _opened.get(key)
-            self.content = self.open() if known is None else known
-            _opened.clear()
-            _opened[key] = self.content
-        return self.content
-
-
-class _Reminder:
-    """A parcel's name, for a worker that has opened it once."""
-
-    def __init__(self, parcel: _Parcel | None, key: bytes = b"") -> None:
-        self.parcel = parcel
-        self.key = key
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.parcel is not None and not self.key:
-            self.key = _key(self.parcel.packed())
-        return _Reminder, (None, self.key)
-
-    def open_once(self) -> Any:
-        """None where there is no such parcel."""
-        return _opened.get(self.key) if self.parcel is None else self.parcel.content
-
-
-_opened: dict[bytes, Any] = {}
-"""In a worker: the domain that it has opened last."""
-
-
-def _key(blob: bytes) -> bytes:
-    return hashlib.sha256(blob).digest()
-
-
 @dataclass
-class _Outcome:
-    """How an evaluation has ended, and what it has made of its attachments."""
-
-    result: Document | None = None
-    error: Exception | None = None
-    attached: dict[str, Any] = field(default_factory=dict)
-    deleted: set[str] = field(default_factory=set)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        if self.error is not None:
-            state["error"] = _portable(self.error)
-            state["trace"] = "".join(traceback.format_exception(self.error))
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        trace = state.pop("trace", None)
-        self.__dict__.update(state)
-        if trace is not None:
-            kind, args, attributes = state["error"]
-            self.error = kind.__new__(kind, *args)
-            with contextlib.suppress(TypeError):
-                kind.__init__(self.error, *args)
-            self.error.args = args
-            self.error.__dict__.update(attributes)
-            self.error.__cause__ = _WorkerError(trace)
-
-
-class _WorkerError(Exception):
-    """The traceback of an exception in its worker."""
-
-    def __str__(self) -> str:
-        return f'\n"""\n{self.args[0]}"""'
-
-
-class _LoadError(Exception):
-    """A worker can't load the objective or the space."""
-
-
-@dataclass
-class _Flight:
+class _Running:
     """The evaluations under way on an executor."""
 
     trials: Trials
     executor: Executor
-    work: _Parcel
-    documents: dict[Future[_Parcel | None], Document] = field(default_factory=dict)
-    ended: SimpleQueue[Future[_Parcel | None]] = field(default_factory=SimpleQueue)
+    domain: Payload
+    documents: dict[Future[Payload | None], Document] = field(default_factory=dict)
+    ended: SimpleQueue[Future[Payload | None]] = field(default_factory=SimpleQueue)
     broken: BrokenExecutor | None = None
 
     def __post_init__(self) -> None:
-        self.reminder = _Reminder(self.work)
+        self.reference = PayloadRef(self.domain)
 
     def __len__(self) -> int:
         return len(self.documents)
 
     def start(self, document: Document, *, whole: bool) -> None:
-        """Hand an evaluation to the executor, with the whole domain or a reminder of it."""
+        """Hand an evaluation to the executor, with the whole domain or a reference to it."""
         begin(document)
-        work = self.work if whole else self.reminder
         # A copy: in a thread, an evaluation that was given up can still write into it.
-        task = _Parcel((dict(document), attachments(document, self.trials)))
-        if self.work.blob:
+        task = Payload((dict(document), attachments(self.trials, *_readable(document))))
+        if self.domain.blob:
             task.packed()
         try:
-            future = self.executor.submit(_evaluate, work, task)
+            future = self.executor.submit(evaluate, self.domain if whole else self.reference, task)
         except Exception as error:
             raise self._unfit(error) from error
         self.documents[future] = document
@@ -344,19 +242,19 @@ class _Flight:
             except Empty:
                 return None
             try:
-                parcel = future.result()
-                outcome = None if parcel is None else parcel.open()
-            except (BrokenExecutor, CancelledError, _LoadError) as error:
+                payload = future.result()
+                answer = None if payload is None else payload.open()
+            except (BrokenExecutor, CancelledError, LoadError) as error:
                 raise self._unfit(error) from error
             except Exception as error:
-                outcome = _Outcome(error=error)
-            if outcome is None:  # its worker has not opened the domain yet
+                answer = Answer(error=error)
+            if answer is None:  # its worker has not opened the domain yet
                 self.start(self.documents.pop(future), whole=True)
                 continue
             document = self.documents[future]
-            self._write(document, outcome)
+            self._write(document, answer)
             del self.documents[future]  # last, so that Ctrl-C leaves it to stop()
-            return document, outcome.error
+            return document, answer.error
         return None
 
     def stop(self) -> None:
@@ -364,8 +262,8 @@ class _Flight:
         for future, document in self.documents.items():
             if not future.cancel() and future.done() and future.exception() is None:
                 with contextlib.suppress(Exception):
-                    if (parcel := future.result()) is not None:
-                        self._write(document, parcel.open())
+                    if (payload := future.result()) is not None:
+                        self._write(document, payload.open())
                         continue
             if self.broken:
                 fail(document, self.broken) if is_suspect(document) else suspect(document)
@@ -375,105 +273,49 @@ class _Flight:
             for process in list((self.executor._processes or {}).values()):
                 process.terminate()
 
-    def _write(self, document: Document, outcome: _Outcome) -> None:
-        self.trials.attachments.update(outcome.attached)
-        for name in outcome.deleted:
+    def _write(self, document: Document, answer: Answer) -> None:
+        self.trials.attachments.update(answer.attached)
+        for name in answer.deleted:
             self.trials.attachments.pop(name, None)
-        if outcome.error is not None:
-            fail(document, outcome.error)
-        elif outcome.result is not None:
-            finish(document, outcome.result)
+        if answer.error is not None:
+            fail(document, answer.error)
+        elif answer.result is not None:
+            finish(document, answer.result)
 
     def _unfit(self, error: Exception) -> Exception:
         """What to tell the user where the executor can't do the work."""
         if isinstance(error, BrokenExecutor):
             self.broken = error
-        tids = sorted(document["tid"] for document in self.documents.values())
+        tids = sorted(map(tid_of, self.documents.values()))
         return BrokenExecutor(
             f"the executor can't go on ({type(error).__name__}: {error}), with trials {tids} under way. "
             "No result is lost: set trials.executor to a new one, and call fmin again with these trials"
         )
 
 
-def _evaluate(work: _Parcel | _Reminder, task: _Parcel) -> _Parcel | None:
-    """In the worker: evaluate a document's hyperparameters, with trials that hold it alone.
-
-    None where the worker is reminded of a domain that it does not have.
-    """
-    try:
-        domain = work.open_once()
-    except Exception as error:
-        raise _LoadError(f"a worker can't load the objective: {error!r}") from error
-    if domain is None:
-        return None
-    document, readable = task.open()
-    trials = Trials(exp_key=document["exp_key"], refresh=False)
-    trials._insert_trial_docs([document])
-    trials.attachments.update(readable)
-    trials.refresh()
-    outcome = _Outcome()
-    try:
-        with _ctrl_c():
-            outcome.result = domain.evaluate(spec_from_misc(document["misc"]), Ctrl(trials, document))
-    except Exception as error:
-        outcome.error = error
-    absent = object()
-    after = trials.attachments
-    outcome.attached = {k: v for k, v in after.items() if v is not readable.get(k, absent)}
-    outcome.deleted = readable.keys() - after.keys()
-    return _Parcel(outcome)
+def _readable(document: Document) -> list[Hashable]:
+    """The evaluations whose attachments this one may read: itself, and that of the rung below."""
+    below = (stamp_of(document) or {}).get("below")
+    return [tid_of(document), *([] if below is None else [below])]
 
 
-@contextlib.contextmanager
-def _ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C interrupt a process pool's worker here alone: between evaluations, it may hold a lock."""
-    if not _is_pool_worker(os.getpid()):
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ranked(document: Document) -> float:
+    loss = outcome(document)
+    return math.inf if loss is None else loss
 
 
-@functools.lru_cache(maxsize=1)
-def _is_pool_worker(_pid: int) -> bool:
-    """Whether this process is a worker that evaluates in its main thread and minds Ctrl-C."""
-    return (
-        multiprocessing.parent_process() is not None
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-
-
-def _pack(domain: Domain, executor: Executor) -> _Parcel:
+def _pack(domain: Domain, executor: Executor) -> Payload:
     """Pickle before the executor does: a process pool may never shut down once that has failed in it."""
-    work = _Parcel(domain)
+    payload = Payload(domain)
     if not isinstance(executor, ThreadPoolExecutor):
         try:
-            work.packed()
+            payload.packed()
         except Exception as error:
             raise ValueError(
                 f"the objective or the space can't be pickled ({type(error).__name__}: {error}): make in the "
                 "objective what it needs there, or evaluate in threads, with a ThreadPoolExecutor"
             ) from error
-    return work
-
-
-def _portable(error: Exception) -> tuple[type[Exception], tuple[Any, ...], dict[str, Any]]:
-    """The parts of an exception: some, such as Hyperopt's InvalidLoss, can be pickled but not unpickled."""
-    parts = (type(error), error.args, vars(error))
-    try:
-        pickler.dumps(parts)
-    except Exception:
-        return RuntimeError, (f"{type(error).__name__}: {error}",), {}
-    return parts
-
-
-def _loss(document: Document) -> float:
-    value = loss(document)
-    return math.inf if value is None else value
+    return payload
 
 
 def _workers(executor: Executor, parallelism: int | None) -> int:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from hyperopt import pyll, rand
+from hyperopt import rand
 from hyperopt.base import Domain
-from hyperopt.pyll.base import Apply, Literal
 
-from hyperopt_hyperband.budget import bounds, deciding
-from hyperopt_hyperband.history import Vals
+from hyperopt_hyperband._documents import Vals
+from hyperopt_hyperband._space import Hyperparameter, hyperparameters
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,7 +28,7 @@ class Axis:
     Attributes
     ----------
     choice : its values have no order
-    deciding : others are active or not by it
+    decides : others are active or not by it
     whole : its values are ints in Hyperopt's documents
     budget : it holds the budget, which is no hyperparameter to the model
     low, high : its range, of the logarithm where it is log
@@ -38,7 +37,7 @@ class Axis:
 
     label: str
     choice: bool = False
-    deciding: bool = False
+    decides: bool = False
     whole: bool = False
     budget: bool = False
     log: bool = False
@@ -69,38 +68,36 @@ def axes(domain: Domain, budget_label: str | None) -> list[Axis]:
     ValueError
         A distribution whose parameters are expressions.
     """
-    decide = deciding(domain)
     return [
-        Axis(str(label), budget=True) if label == budget_label else _axis(str(label), node, label in decide)
-        for label, node in domain.params.items()
+        Axis(label, budget=True) if label == budget_label else _axis(known)
+        for label, known in hyperparameters(domain.expr).items()
     ]
 
 
-def _axis(label: str, node: Apply, deciding: bool) -> Axis:
-    whole = node.name in ("randint", "categorical")
-    if node.name == "categorical" or (deciding and whole):
-        return Axis(label, choice=True, deciding=True, whole=whole)
-    log = "log" in node.name
-    found = bounds(node)
-    if found is not None:
-        low, high, step = found
-        low, high = (math.log(max(low, TINY)), math.log(max(high, TINY))) if log else (low, high)
-        return Axis(label, deciding=deciding, whole=whole, log=log, low=low, high=high, step=step)
-    given: dict[str, Any] = {name: a.obj for name, a in node.arg.items() if isinstance(a, Literal)}
-    if not given.keys() >= {"mu", "sigma"}:
+def _axis(known: Hyperparameter) -> Axis:
+    drawn = known.distribution
+    whole = drawn.name in ("randint", "categorical")
+    if known.is_choice:
+        return Axis(known.label, choice=True, decides=True, whole=whole)
+    if drawn.low is not None and drawn.high is not None:
+        low, high = drawn.low, drawn.high
+        if drawn.log:
+            low, high = math.log(max(low, TINY)), math.log(max(high, TINY))
+    elif drawn.mean is not None and drawn.deviation is not None:
+        low, high = (drawn.mean + side * SPREAD * drawn.deviation for side in (-1, 1))
+    else:
         raise ValueError(
-            f"the {node.name} of {label!r} has parameters that are expressions: give it numbers, or draw at "
-            "random, with hyperband.suggest"
+            f"the {drawn.name} of {known.label!r} has parameters that are expressions: give it numbers, or "
+            "draw at random, with hyperband.suggest"
         )
-    mean, reach = given["mu"], SPREAD * given["sigma"]
-    low, high, step = mean - reach, mean + reach, given.get("q")
-    return Axis(label, deciding=deciding, log=log, low=low, high=high, step=step)
+    return Axis(
+        known.label, decides=known.decides, whole=whole, log=drawn.log, low=low, high=high, step=drawn.step
+    )
 
 
-def matrix(space: Sequence[Axis], configurations: Sequence[Vals]) -> Array:
-    """Configurations as rows of values; NaN where inactive, 0 for any budget."""
-    missing = (math.nan,)
-    rows = [[(vals.get(axis.label) or missing)[0] for axis in space] for vals in configurations]
+def matrix(space: Sequence[Axis], configurations: Sequence[Mapping[str, Any]]) -> Array:
+    """Configurations, each its active hyperparameters, as rows: NaN where inactive, 0 for any budget."""
+    rows = [[active.get(axis.label, math.nan) for axis in space] for active in configurations]
     return _canonical(space, np.array(rows, dtype=float).reshape(len(rows), len(space)))
 
 
@@ -122,7 +119,7 @@ def _canonical(space: Sequence[Axis], rows: Array) -> Array:
     return rows + 0.0
 
 
-def vals_of(space: Sequence[Axis], row: Array) -> Vals:
+def assignment(space: Sequence[Axis], row: Array) -> Vals:
     """Hyperopt's assignment of a row."""
     return {
         axis.label: [] if math.isnan(value) else [int(value) if axis.whole else value]
@@ -175,51 +172,10 @@ def mutated(space: Sequence[Axis], parents: Array, others: Array, rng: np.random
     for i, axis in enumerate(space):
         if axis.budget or axis.low == axis.high:
             continue
-        if axis.deciding:
+        if axis.decides:
             moved, where = others[:, i], changed[:, i] & alike
         else:
             moved = axis.value(axis.unit(parents[:, i]) + distance * rng.standard_normal(count))
             where = changed[:, i]
         children[:, i] = np.where(where, moved, parents[:, i])
     return _canonical(space, children)
-
-
-def is_valid(domain: Domain, vals: Vals, budget_label: str | None) -> bool:
-    """Whether the space can draw these values: inside their bounds, and just those that are active.
-
-    Variations of strangers may lie outside, and others where `mutated` says so.
-    """
-    nodes = [node for node in pyll.dfs(domain.expr) if node.name == "hyperopt_param"]
-    memo = {node: vals[label][0] for node in nodes if vals[label := node.arg["label"].obj]}
-    active: set[Apply] = set()
-    waiting = [domain.expr]
-    while waiting:
-        node = waiting.pop()
-        if node in active:
-            continue
-        active.add(node)
-        if node.name != "switch":
-            waiting += node.inputs()
-            continue
-        selector, *options = node.pos_args
-        asked = [each for each in pyll.dfs(selector) if each.name == "hyperopt_param"]
-        if not memo.keys() >= set(asked):
-            return False
-        option = int(pyll.rec_eval(selector, memo=memo))
-        if not 0 <= option < len(options):
-            return False
-        waiting += [selector, options[option]]
-    return active.intersection(nodes) == memo.keys() and all(
-        _within(node.arg["obj"], value)
-        for node, value in memo.items()
-        if node.arg["label"].obj != budget_label
-    )
-
-
-def _within(node: Apply, value: float) -> bool:
-    found = bounds(node)
-    if found is None:
-        return True
-    low, high, step = found
-    slack = (step or 0) / 2 + 1e-9 * abs(high - low)
-    return low - slack <= value <= high + slack

@@ -1,0 +1,227 @@
+"""Hyperopt's documents: their layout and their lifecycle.
+
+No other module touches a document's fields, but for `_history`, which walks from stamp to stamp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from hyperopt.base import (
+    JOB_STATE_CANCEL,
+    JOB_STATE_DONE,
+    JOB_STATE_ERROR,
+    JOB_STATE_NEW,
+    JOB_STATE_RUNNING,
+    STATUS_NEW,
+    STATUS_OK,
+    Domain,
+    Trials,
+    spec_from_misc,
+)
+from hyperopt.utils import coarse_utcnow
+
+from hyperopt_hyperband._promotion import FAILED
+from hyperopt_hyperband._schedule import Budget
+
+Document = dict[str, Any]
+Vals = dict[str, list[Any]]
+"""Hyperopt's assignment: for every label a list of its value, empty where the label is inactive."""
+
+DOMAIN = "FMinIter_Domain"
+"""The attachment in which Hyperopt's own fmin leaves the objective and the space."""
+
+
+def documents(trials: Trials) -> list[Document]:
+    """All documents of a Trials, those of failed evaluations too, which `trials.trials` leaves out."""
+    everything = everyones(trials)
+    if trials._exp_key is None:
+        return everything
+    return [document for document in everything if document["exp_key"] == trials._exp_key]
+
+
+def everyones(trials: Trials) -> list[Document]:
+    """The documents of a Trials and of its other views."""
+    return getattr(trials, "_dynamic_trials", trials.trials)  # type: ignore[no-any-return]
+
+
+def newest_first(trials: Trials) -> Iterator[int]:
+    """The positions of the documents of a Trials among everyone's, from the newest."""
+    everything, key = everyones(trials), trials._exp_key
+    positions = reversed(range(len(everything)))
+    return positions if key is None else (i for i in positions if everything[i]["exp_key"] == key)
+
+
+def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
+    """The same documents and attachments in a plain Trials, or in `into`.
+
+    The copy has no threads, sessions and executors, which do not pickle, and not the objective.
+    """
+    copy = Trials(exp_key=trials._exp_key, refresh=False) if into is None else into
+    copy._exp_key = trials._exp_key
+    copy._dynamic_trials = list(documents(trials))
+    copy._ids = trials._ids | {document["tid"] for document in copy._dynamic_trials}
+    copy.attachments = {name: value for name, value in trials.attachments.items() if name != DOMAIN}
+    copy.refresh()
+    return copy
+
+
+def outcome(document: Document) -> float | None:
+    """What a rung ranks an evaluation by: its loss, None while it is pending, infinite where it failed."""
+    state, result = document["state"], document["result"]
+    if state == JOB_STATE_DONE and result.get("status") == STATUS_OK:
+        value = result.get("loss")
+        if type(value) is not float:  # Hyperopt makes it one; another backend may not
+            value = float(value) if isinstance(value, int | np.number) else FAILED
+        return value if -FAILED < value < FAILED else FAILED  # not NaN either; no call, for speed
+    # SparkTrials sets the state a moment before the result.
+    pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result == {"status": STATUS_NEW}
+    return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
+
+
+def alone(document: Document, attachments: Mapping[str, Any]) -> Trials:
+    """A Trials of one document, with these attachments."""
+    trials = Trials(exp_key=document["exp_key"], refresh=False)
+    trials._insert_trial_docs([document])
+    trials.attachments.update(attachments)
+    trials.refresh()
+    return trials
+
+
+def tid_of(document: Document) -> Any:
+    """The evaluation's id: hashable, an int as a rule."""
+    return document["tid"]
+
+
+def hyperparameters_of(document: Document) -> dict[str, Any]:
+    """The active hyperparameters of an evaluation, by label."""
+    return spec_from_misc(document["misc"])  # type: ignore[no-any-return]
+
+
+def vals_of(document: Document) -> Vals:
+    """The hyperparameters of an evaluation as Hyperopt writes them, inactive ones too."""
+    return document["misc"]["vals"]  # type: ignore[no-any-return]
+
+
+def budget_of(document: Document) -> Budget | None:
+    """What the evaluation may spend; None where Hyperband has not issued it."""
+    return document["misc"].get("budget")  # type: ignore[no-any-return]
+
+
+def stamp_of(document: Document) -> dict[str, Any] | None:
+    """Its place in the schedule, as `_history` writes it; None where Hyperband has not issued it."""
+    return document["misc"].get("hyperband")  # type: ignore[no-any-return]
+
+
+def place(document: Document, budget: Budget, stamp: dict[str, Any]) -> None:
+    """Write down an evaluation's budget, and its place in the schedule."""
+    document["misc"]["budget"] = budget
+    document["misc"]["hyperband"] = stamp
+
+
+def times_of(document: Document) -> tuple[datetime | None, datetime | None]:
+    """When the evaluation began, and when it was last heard of."""
+    return document.get("book_time"), document.get("refresh_time")
+
+
+def is_new(document: Document) -> bool:
+    """Whether nobody has begun the evaluation."""
+    return document["state"] == JOB_STATE_NEW  # type: ignore[no-any-return]
+
+
+def is_running(document: Document) -> bool:
+    """Whether the evaluation has begun, and nothing has been heard of its end."""
+    return document["state"] == JOB_STATE_RUNNING  # type: ignore[no-any-return]
+
+
+def is_done(document: Document) -> bool:
+    """Whether the evaluation has finished with a result."""
+    return document["state"] == JOB_STATE_DONE  # type: ignore[no-any-return]
+
+
+def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
+    """The ids, or later ones where documents may have them already.
+
+    Hyperopt counts up from the number of ids that it knows, and a Trials built from documents does not
+    know those of failed evaluations.
+    """
+    newest = next(newest_first(trials), None)
+    ids = [i for i in new_ids if isinstance(i, int)]
+    if newest is None or len(ids) < len(new_ids) or min(ids) > everyones(trials)[newest]["tid"]:
+        return new_ids
+    first = max(document["tid"] for document in documents(trials)) + 1
+    return range(first, first + len(ids))
+
+
+def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> Document:
+    """A new evaluation of the hyperparameters in vals."""
+    misc = {
+        "tid": tid,
+        "cmd": domain.cmd,
+        "workdir": domain.workdir,
+        "idxs": {label: [tid] if value else [] for label, value in vals.items()},
+        "vals": vals,
+    }
+    [document] = trials.new_trial_docs([tid], [None], [domain.new_result()], [misc])
+    return document  # type: ignore[no-any-return]
+
+
+def begin(document: Document) -> None:
+    """Mark an evaluation as running."""
+    now = coarse_utcnow()
+    document.update(state=JOB_STATE_RUNNING, book_time=now, refresh_time=now)
+
+
+def finish(document: Document, result: Document) -> None:
+    """Write down an evaluation's result."""
+    document.update(state=JOB_STATE_DONE, result=result, refresh_time=coarse_utcnow())
+
+
+def fail(document: Document, error: BaseException) -> None:
+    """Write down what an evaluation has raised."""
+    document["misc"]["error"] = (str(type(error)), str(error))
+    document.update(state=JOB_STATE_ERROR, refresh_time=coarse_utcnow())
+
+
+def cut_short(trials: Trials) -> None:
+    """Mark the running evaluations as cancelled; `unfinished` brings them back."""
+    for document in documents(trials):
+        if document["state"] == JOB_STATE_RUNNING:
+            document.update(state=JOB_STATE_CANCEL, refresh_time=coarse_utcnow())
+
+
+def unfinished(trials: Trials) -> list[Document]:
+    """The evaluations still to be done, those that were cut short among them, suspects first.
+
+    To be called while none is under way: those marked as running were cut short too.
+    """
+    for document in documents(trials):
+        if document["state"] in (JOB_STATE_RUNNING, JOB_STATE_CANCEL):
+            document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW})
+    trials.refresh()
+    new = [document for document in documents(trials) if document["state"] == JOB_STATE_NEW]
+    return sorted(new, key=lambda document: not is_suspect(document))
+
+
+def is_suspect(document: Document) -> bool:
+    """Whether the evaluation was under way when an executor broke."""
+    return "suspect" in document["misc"]
+
+
+def suspect(document: Document) -> None:
+    """Mark an evaluation as under way when an executor broke."""
+    document["misc"]["suspect"] = 1
+
+
+def attachments(trials: Trials, *tids: Hashable) -> dict[str, Any]:
+    """The attachments of these evaluations, under the names that Trials gives them."""
+    prefixes = tuple(trials.aname({"tid": tid}, "") for tid in tids)
+    return {name: value for name, value in trials.attachments.items() if name.startswith(prefixes)}
+
+
+def plain(value: Any) -> Any:
+    """The same number as Python has it."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,174 @@
+"""The evaluations of a run, as reports, plots, stopping and models read them; which is the incumbent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from hyperopt.base import Trials
+from hyperopt.exceptions import AllTrialsFailed
+
+from hyperopt_hyperband._documents import (
+    Document,
+    budget_of,
+    documents,
+    is_new,
+    is_running,
+    outcome,
+    plain,
+    stamp_of,
+    tid_of,
+    times_of,
+    vals_of,
+)
+from hyperopt_hyperband._history import newest_schedule
+from hyperopt_hyperband._promotion import FAILED
+from hyperopt_hyperband._schedule import Budget, Schedule
+
+Place = tuple[int, int, int]
+"""Hyperband iteration, bracket s and rung."""
+Status = Literal["ok", "failed", "pending", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One document, read.
+
+    Attributes
+    ----------
+    tid, config : its id, and the tid of its configuration's first evaluation
+    place : where in the schedule; None for a foreign trial
+    budget : that of a foreign trial is what its budget label holds, within the bounds of the run, or else
+        max_budget; None where no schedule is known
+    status : "interrupted" where it was cut short and counts no more
+    loss : finite where the status is "ok", else None
+    vals : the active hyperparameters by label, a choice as its index
+    label : the hyperparameter that holds the budget; None where there is none
+    begun, ended : None where that has not happened or is not known
+    """
+
+    tid: Hashable
+    config: Hashable
+    place: Place | None
+    budget: Budget | None
+    status: Status
+    loss: float | None
+    vals: dict[str, Any]
+    label: str | None
+    begun: datetime | None
+    ended: datetime | None
+
+    @property
+    def spent(self) -> Budget:
+        """The budget of a finished evaluation; 0 for others, and where it is not known."""
+        return self.budget if self.budget is not None and self.status in ("ok", "failed") else 0
+
+
+def evaluations(
+    trials: Trials,
+    issued: Iterable[Document] = (),
+    *,
+    schedule: Schedule | None = None,
+    label: str | None = None,
+) -> list[Evaluation]:
+    """All evaluations, then those issued but not yet among the trials, in the order of the run.
+
+    Parameters
+    ----------
+    trials : hyperopt.Trials
+        Of any kind and in any state.
+    schedule, label : optional
+        Those of the run, label being the hyperparameter that holds the budget. Default: as the stamps tell.
+        Evaluations of other schedules are foreign trials.
+    """
+    everything = [*documents(trials), *issued]
+    plan = schedule or newest_schedule(trials)
+    own = plan and (plan.min_budget, plan.max_budget, plan.eta)
+    stamps = [(d, its) for d in everything if (its := stamp_of(d)) is not None]
+    labels = {its["label"] for _, its in stamps if "label" in its} | ({label} if label is not None else set())
+    # What is only pending says nothing of what a full budget was.
+    evaluated = (its["max_budget"] for d, its in stamps if _status(d) == "ok")
+    full = schedule.max_budget if schedule else max(evaluated, default=plan.max_budget if plan else None)
+    found: list[Evaluation] = []
+    overtaken = False
+    for document in reversed(everything):
+        status = _status(document)
+        if status == "pending" and is_running(document) and overtaken and not trials.asynchronous:
+            status = "interrupted"
+        overtaken |= not is_new(document)
+        its = stamp_of(document)
+        held = {str(name): plain(value[0]) for name, value in vals_of(document).items() if value}
+        holds = next((name for name in labels if name in held), None)
+        begun, ended = times_of(document)
+        place = None
+        if its is None:
+            config, budget = tid_of(document), full
+            if holds is not None and plan and isinstance(value := held[holds], int | float):
+                budget = min(max(value, plan.min_budget), plan.max_budget)
+        else:
+            config, budget = its["config"], budget_of(document)
+            if (its["min_budget"], its["max_budget"], its["eta"]) == own:
+                place = its["iteration"], its["bracket"], its["rung"]
+        found.append(
+            Evaluation(
+                tid=tid_of(document),
+                config=config,
+                place=place,
+                budget=budget,
+                status=status,
+                loss=outcome(document) if status == "ok" else None,
+                vals=held,
+                label=holds,
+                begun=begun,
+                ended=ended if status in ("ok", "failed") else None,
+            )
+        )
+    return found[::-1]
+
+
+def incumbents(evaluations: Iterable[Evaluation]) -> Iterator[Evaluation | None]:
+    """The incumbent after each evaluation: the lowest loss at the largest budget, ties to the earlier one.
+
+    None while none has succeeded. A budget that is not known ranks as the largest.
+    """
+    best, rank = None, (math.inf, math.inf)
+    for e in evaluations:
+        if e.loss is not None:
+            its = (-math.inf if e.budget is None else -e.budget, e.loss)
+            if its < rank:
+                best, rank = e, its
+        yield best
+
+
+def incumbent_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
+    """The incumbent of all of them; None where none has succeeded."""
+    *_, best = [None, *incumbents(evaluations)]
+    return best
+
+
+def incumbent(trials: Trials) -> Document:
+    """The document of the best trial at the largest budget evaluated.
+
+    Losses at different budgets do not compare; fmin's own argmin mixes them. A trial without a budget,
+    such as one of TPE, counts at the budget that its hyperparameters hold, or else at max_budget.
+
+    Raises
+    ------
+    hyperopt.exceptions.AllTrialsFailed
+        No trial has finished with a finite loss.
+    """
+    everything = evaluations(trials)
+    best = incumbent_of(everything)
+    if best is None:
+        raise AllTrialsFailed
+    return documents(trials)[next(i for i, e in enumerate(everything) if e is best)]
+
+
+def _status(document: Document) -> Status:
+    value = outcome(document)
+    if value is None:
+        return "pending"
+    return "ok" if value < FAILED else "failed"

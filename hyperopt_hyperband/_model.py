@@ -1,0 +1,119 @@
+"""The model of `bohb.suggest`: which configuration to evaluate next, by a Gaussian process."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hyperopt_hyperband import _encoding as encoding
+from hyperopt_hyperband import _gp as gp
+from hyperopt_hyperband._correlation import neighbours, spearman
+from hyperopt_hyperband._documents import Vals
+from hyperopt_hyperband._evaluations import Evaluation
+from hyperopt_hyperband._promotion import FAILED
+from hyperopt_hyperband._samplers import Request, order
+from hyperopt_hyperband._schedule import Budget
+from hyperopt_hyperband._space import contains
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LEARNED_FROM, SCALED_BY = 250, 120
+"""Most evaluations that the process sees, finished or pending each, and that its kernel is fitted to: they
+bound a draw's time."""
+CANDIDATES = 256
+"""As many random ones, and as many variations of the best."""
+PARENTS = 12
+"""As many of the best configurations are varied."""
+ENOUGH = 4
+"""Fewest configurations at two budgets whose rank correlation counts."""
+
+
+def draw(request: Request) -> Vals | None:
+    """The model's draw; None as long as nothing has succeeded at max_budget, or nothing is to be drawn.
+
+    `bohb.suggest` says how it works.
+    """
+    domain, label, max_budget = request.domain, request.label, request.max_budget
+    space = encoding.axes(domain, label)
+    known = sorted(request.evaluations, key=order)
+    succeeded = _succeeded(known)
+    if all(axis.budget for axis in space) or not succeeded or known[0].spent < max_budget:
+        return None
+    rng = np.random.default_rng(request.seed)
+    if rng.random() >= _agreement(succeeded):
+        known = [e for e in known if e.status == "pending" or e.spent >= request.start_budget]
+        succeeded = _succeeded(known)
+    finished = sum(e.status != "pending" for e in known)
+    rows = encoding.matrix(space, [e.vals for e in known])
+    seen_before = {row.tobytes() for row in rows}
+    parents = np.array(list({row.tobytes(): row for row in rows[: len(succeeded)]}.values())[:PARENTS])
+    random_rows = encoding.random_rows(space, domain, rng, CANDIDATES)
+    children = encoding.mutated(space, parents[rng.integers(len(parents), size=CANDIDATES)], random_rows, rng)
+    candidates = np.array([row for row in (*random_rows, *children) if row.tobytes() not in seen_before])
+    if not len(candidates):
+        return None
+
+    half = LEARNED_FROM // 2  # the best of them, and some of the others
+    others = rng.permutation(np.arange(half, finished))[: LEARNED_FROM - half]
+    learned = np.concatenate([np.arange(min(half, finished)), np.sort(others)])
+    seen = np.concatenate([learned, np.arange(finished, len(known))[:LEARNED_FROM]])
+    times = np.log([(known[i].budget or max_budget) / max_budget for i in seen])
+    options = encoding.options(space, np.concatenate([rows, candidates]))
+    x, owners = encoding.features(space, rows[seen], options)
+    targets = _targets([known[i].loss for i in learned])
+    with _one_thread():
+        subset = rng.permutation(len(learned))[:SCALED_BY]
+        process = gp.fit(x, times / (-min(times.min(), 0.0) or 1.0), owners, targets, subset)
+        mean, deviation = process.predict(encoding.features(space, candidates, options)[0])
+    for row in candidates[np.argsort(mean - rng.uniform(0, 2) * deviation, kind="stable")]:
+        if contains(domain.expr, vals := encoding.assignment(space, row), label):
+            return vals
+    return None
+
+
+def _succeeded(known: Sequence[Evaluation]) -> list[tuple[Hashable, Budget, float]]:
+    """Configuration, budget and loss of those that have succeeded."""
+    return [(e.config, e.spent, e.loss) for e in known if e.loss is not None]
+
+
+def _agreement(succeeded: list[tuple[Hashable, Budget, float]]) -> float:
+    """Rank correlation between the losses at neighbouring budgets, over all of them; 0 with hardly any."""
+    both = [pairs for pairs in neighbours(succeeded).values() if len(pairs) >= ENOUGH]
+    counts = [len(pairs) for pairs in both]
+    return float(np.average([spearman(pairs) or 0.0 for pairs in both], weights=counts)) if both else 0.0
+
+
+def _targets(observed: Sequence[float | None]) -> Array:
+    """Standardised losses: the better half as it is, the worse half by rank, failures as the worst."""
+    losses = np.array([FAILED if loss is None else loss for loss in observed])
+    losses = np.minimum(losses, losses[losses < FAILED].max()).clip(-1e100, 1e100)  # their squares are finite
+    median = np.median(losses)
+    scale = max(median - np.quantile(losses, 0.1), 1e-12)
+    rank = np.argsort(np.argsort(losses, kind="stable")) / max(1, len(losses) - 1)
+    better = (np.minimum(losses, median) - median) / scale
+    targets: Array = np.where(losses <= median, better, 2 * rank - 1)
+    targets -= targets.mean()
+    targets /= targets.std() or 1.0
+    return targets
+
+
+@functools.cache
+def _controller() -> Any:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
+
+
+def _one_thread() -> contextlib.AbstractContextManager[Any]:
+    """Matrices this small gain nothing from threads, and lose much where the cores are busy training.
+
+    threadpoolctl comes with scikit-learn; without it, the threads stay.
+    """
+    controller = _controller()
+    return contextlib.nullcontext() if controller is None else controller.limit(limits=1)

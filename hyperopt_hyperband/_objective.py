@@ -1,0 +1,132 @@
+"""The objective's side of the budget, all that a worker needs: the budget and a checkpoint as arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hyperopt.pyll.base import Apply, GarbageCollected
+
+from hyperopt_hyperband._checkpoint import Slot, leave, slot_of_parameters, slot_of_trial, take_up
+from hyperopt_hyperband._documents import budget_of
+from hyperopt_hyperband._schedule import Budget
+from hyperopt_hyperband._space import BudgetLabel, evaluate, parameters
+
+NO_TRIAL = (
+    "with_budget needs the trial, and SparkTrials hands none to the objective: put "
+    "hyperband.budget(label, min_budget, max_budget) into the space instead"
+)
+
+
+def with_budget(
+    objective: Callable[..., Any] | None = None, *, checkpoint_dir: str | os.PathLike[str] | None = None
+) -> Callable[..., Any]:
+    """Hand the trial's budget, and the checkpoint to train on from, to an objective.
+
+        @hyperband.with_budget
+        def objective(params, budget=81, checkpoint=None): ...
+
+    Where the trial has no budget (TPE, random search), the function's own default holds. Called directly,
+    the function is what it was.
+
+    `checkpoint` may be left out. It is None on a configuration's first evaluation, and wherever there is
+    none: train from the start. On a promotion, `checkpoint.state` is what the evaluation at the rung below
+    has returned under the key "checkpoint" of its result, and `checkpoint.budget` the budget of that
+    evaluation: train on until `budget`. Anything that pickles can be returned there, and what comes back is
+    a copy. An evaluation that fails, or is interrupted and issued again, never counts: the next one starts
+    from the rung below too. Checkpoints are dropped once no promotion can take them up, those of the top
+    rung at once: to keep a model, return it among the "attachments" of the result.
+
+    Parameters
+    ----------
+    objective : callable
+        Takes the parameters, budget, and checkpoint if it is to train on.
+    checkpoint_dir : str or path, optional
+        A folder for the checkpoints, which all processes and machines of the run see, one subfolder a
+        configuration. Default: Hyperopt's trial attachments, in memory. SparkTrials has none and needs the
+        folder, for itself alone, and a `hyperband.budget` node in the space. What a killed process has half
+        saved is never read; remove the folder after the run. Its files are pickles: let nobody write there
+        whom you do not trust.
+
+    Raises
+    ------
+    ValueError
+        The function takes no budget beside the parameters, or no checkpoint for a checkpoint_dir. In fmin,
+        under SparkTrials: the space has no `hyperband.budget`, there is no checkpoint_dir for checkpoints, or
+        another run has taken it.
+    """
+    if objective is None:
+        return functools.partial(with_budget, checkpoint_dir=checkpoint_dir)
+    if not callable(objective):
+        raise ValueError(f"with_budget({objective!r}): pass a function, and checkpoint_dir by its name")
+    signature = inspect.signature(objective)
+    takes_checkpoint = "checkpoint" in signature.parameters
+    try:
+        signature.bind({}, budget=1, **({"checkpoint": None} if takes_checkpoint else {}))
+    except TypeError as error:
+        raise ValueError(
+            f"{_name(objective)}{signature} takes no budget: add an argument beside the parameters, such as "
+            f"budget=81 ({error})"
+        ) from None
+    if checkpoint_dir is not None and not takes_checkpoint:
+        raise ValueError(
+            f"checkpoint_dir={str(checkpoint_dir)!r}, but {_name(objective)}{signature} takes no checkpoint: "
+            "add the argument checkpoint=None, or leave checkpoint_dir out"
+        )
+    folder = None if checkpoint_dir is None else Path(checkpoint_dir).absolute()
+
+    @functools.wraps(objective)
+    def with_trial(*args: Any, **kwargs: Any) -> Any:
+        if args or kwargs.keys() != {"expr", "memo", "ctrl"}:
+            return objective(*args, **kwargs)
+        expr, memo, ctrl = kwargs["expr"], kwargs["memo"], kwargs["ctrl"]
+        if ctrl is None:
+            budget, slot = _without_trial(expr, memo, folder)
+        else:
+            budget, slot = budget_of(ctrl.current_trial), slot_of_trial(ctrl, folder)
+        params = evaluate(expr, memo)
+        given = {} if budget is None else {"budget": budget}
+        if not takes_checkpoint:
+            return objective(params, **given)
+        result = objective(params, checkpoint=take_up(slot), **given)
+        if not isinstance(result, Mapping):
+            return result
+        result = dict(result)
+        state = result.pop("checkpoint", None)
+        left = leave(slot, state)
+        if left is not None and ctrl is not None:
+            # Hyperopt moves it on, where the loss is valid.
+            result["attachments"] = {**result.get("attachments", {}), "checkpoint": left}
+        return result
+
+    vars(with_trial).update(
+        fmin_pass_expr_memo_ctrl=True,
+        needs_trial=True,
+        takes_checkpoint=takes_checkpoint,
+        checkpoint_dir=folder,
+    )
+    return with_trial
+
+
+def _without_trial(
+    expr: Apply, memo: dict[Apply, Any], folder: Path | None
+) -> tuple[Budget | None, Slot | None]:
+    """The budget and the slot of an evaluation, from its parameters alone."""
+    labels = {node.arg["label"].obj: node for node in parameters(expr)}
+    vals = {name: memo[node] for name, node in labels.items() if memo[node] is not GarbageCollected}
+    own = [name for name in labels if isinstance(name, BudgetLabel)]
+    if not own:
+        raise ValueError(NO_TRIAL)
+    if own[0] not in vals:
+        return None, None  # in a branch that is not active
+    full = own[0].max_budget
+    budget = type(full)(vals.pop(own[0]))
+    return budget, slot_of_parameters(vals, budget, full, folder)
+
+
+def _name(objective: Callable[..., Any]) -> str:
+    return getattr(objective, "__name__", repr(objective))

@@ -1,0 +1,151 @@
+"""Where new configurations come from: random draws, a model, or any algorithm of Hyperopt."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from hyperopt import pyll, rand
+from hyperopt.base import STATUS_OK, Domain, Trials, miscs_update_idxs_vals, trials_from_docs
+
+from hyperopt_hyperband._documents import Document, Vals, begin, finish, new_document, vals_of
+from hyperopt_hyperband._evaluations import Evaluation
+from hyperopt_hyperband._promotion import FAILED
+from hyperopt_hyperband._schedule import Budget
+
+Suggest = Callable[..., Sequence[Document]]
+"""An algorithm of Hyperopt: (new_ids, domain, trials, seed) -> new documents."""
+
+REDRAWS = (16, 256, 4096)
+"""Sizes of the batches in which a new configuration is looked for once a draw has repeated an old one."""
+TRIES = 3
+"""How often a model is asked again where it repeats a configuration of the bracket, or a pending one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a model is asked for: one configuration.
+
+    Attributes
+    ----------
+    evaluations : all that are known, pending ones too, in the order of the run; their budgets are known
+    label : the hyperparameter that holds the budget; None: there is none
+    start_budget, max_budget : what the configuration's first evaluation will spend, and its last one may
+    seed : all of the draw's randomness
+    """
+
+    domain: Domain
+    evaluations: Sequence[Evaluation]
+    label: str | None
+    start_budget: Budget
+    max_budget: Budget
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A sampler that knows of budgets.
+
+    Attributes
+    ----------
+    draw : returns a configuration's vals, None where it has none to offer and the draw is to be random
+    """
+
+    draw: Callable[[Request], Vals | None]
+
+
+def model_of(sampler: Suggest | Model) -> Model:
+    """The sampler as a model. Raises ValueError where it can't be called."""
+    if isinstance(sampler, Model):
+        return sampler
+    if not callable(sampler):
+        raise ValueError(f"sampler={sampler!r}: pass an algorithm of Hyperopt, such as tpe.suggest")
+    return Model(functools.partial(_ask, sampler))
+
+
+def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Iterator[Vals]:
+    """A model's draws that are not pending, until it has no more or has been asked TRIES times."""
+    pending = [_told_apart(e.vals, request.label) for e in request.evaluations if e.status == "pending"]
+    for _ in range(TRIES):
+        drawn = model.draw(replace(request, seed=int(rng.integers(2**31 - 1))))
+        if drawn is None:
+            return
+        active = {name: value[0] for name, value in drawn.items() if value}
+        if _told_apart(active, request.label) not in pending:
+            yield drawn
+
+
+def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Vals]:
+    """Random configurations, the first as rand.suggest draws it with the same generator."""
+    # In little more than half of rand's time: the idxs follow from the vals, which are drawn first, and
+    # memo_gc would drop what lives for a moment only.
+    _, vals = domain.s_idxs_vals.pos_args
+    yield pyll.rec_eval(vals, memo={domain.s_new_ids: [0], domain.s_rng: rng}, memo_gc=False)
+    for size in REDRAWS:
+        miscs: list[dict[str, Any]] = [{"tid": i} for i in range(size)]
+        miscs_update_idxs_vals(miscs, *rand.suggest_batch(range(size), domain, None, rng))
+        yield from (vals_of({"misc": misc}) for misc in miscs)
+
+
+def order(e: Evaluation) -> tuple[float, float, float]:
+    """Sorts evaluations: a higher budget beats a lower one, then the loss; failures; last what is pending."""
+    if e.status == "pending":
+        return 2, 0, 0
+    return e.loss is None, -e.spent, FAILED if e.loss is None else e.loss
+
+
+def _ask(suggest: Suggest, request: Request) -> Vals | None:
+    """Let an algorithm of Hyperopt draw.
+
+    It sees one document a configuration, the evaluation at the highest budget that it has reached, and for
+    its loss the rank: a higher budget beats a lower one, the loss decides within a budget, then comes what
+    failed, and last what is pending. So every evaluation teaches it where good configurations lie (Optuna
+    orders pruned trials alike), though losses at different budgets do not compare. Where it returns no
+    document, the draw is random.
+
+    Raises ValueError where it returns something else than documents of the space.
+    """
+    trials = _ranked(request)
+    params = request.domain.params
+    documents = suggest([len(trials.trials)], request.domain, trials, request.seed)
+    try:
+        drawn = [vals_of(document) for document in documents]
+        if not drawn:
+            return None
+        [vals] = ({str(name): list(value) for name, value in each.items()} for each in drawn)
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError):
+        vals = {}
+    if vals.keys() != params.keys() or any(len(value) > 1 for value in vals.values()):
+        raise ValueError(
+            f"sampler={suggest!r} returned {documents!r} for one new id: return a list of one document, as "
+            f"rand.suggest does, whose misc['vals'] has a list for each of {sorted(map(str, params))}"
+        )
+    return vals
+
+
+def _ranked(request: Request) -> Trials:
+    highest: dict[Hashable, Evaluation] = {}
+    for e in request.evaluations:
+        known = highest.get(e.config)
+        if known is None or (e.status != "pending" and (known.status == "pending" or e.spent > known.spent)):
+            highest[e.config] = e
+    found = list(highest.values())
+    trials = Trials()
+    documents: list[Document] = []
+    for tid, e in enumerate(found):
+        vals = {str(name): [e.vals[name]] if name in e.vals else [] for name in request.domain.params}
+        if request.label is not None and vals[request.label]:
+            vals[request.label] = [request.max_budget]  # no hyperparameter to the model
+        documents.append(new_document(tid, vals, request.domain, trials))
+    for rank, tid in enumerate(sorted(range(len(found)), key=lambda i: order(found[i]))):
+        begin(documents[tid])  # atpe asks how long it took
+        finish(documents[tid], {"status": STATUS_OK, "loss": float(rank)})
+    return trials_from_docs(documents, validate=False)
+
+
+def _told_apart(active: Mapping[str, Any], label: str | None) -> dict[str, Any]:
+    """What tells a configuration from others: all but the budget."""
+    return {name: value for name, value in active.items() if name != label}

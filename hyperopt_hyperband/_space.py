@@ -1,0 +1,211 @@
+"""All that a space tells of its hyperparameters: the one module that reads pyll graphs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hyperopt import pyll
+from hyperopt.pyll.base import Apply, Literal
+
+from hyperopt_hyperband._schedule import Budget
+
+
+class BudgetLabel(str):
+    """The label of a budget node, which remembers the bounds."""
+
+    min_budget: Budget
+    max_budget: Budget
+
+    def __new__(cls, label: str, min_budget: Budget, max_budget: Budget) -> BudgetLabel:
+        self = super().__new__(cls, label)
+        self.min_budget, self.max_budget = min_budget, max_budget
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BudgetLabel, (str(self), self.min_budget, self.max_budget)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What a hyperparameter is drawn from.
+
+    Attributes
+    ----------
+    name : Hyperopt's: "uniform", "randint", "categorical" ...
+    log : its logarithm is what is uniform, or normal
+    low, high : the least and the largest value; None where there is none, or it is an expression
+    step : values are multiples of it; None: any value
+    mean, deviation : of a normal distribution, or of its logarithm where log; None for others
+    """
+
+    name: str
+    log: bool
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    mean: float | None = None
+    deviation: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        if self.low is None or self.high is None:
+            return True
+        slack = (self.step or 0) / 2 + 1e-9 * abs(self.high - self.low)
+        return self.low - slack <= value <= self.high + slack
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """One label of a space.
+
+    Attributes
+    ----------
+    decides : which other hyperparameters are active depends on it
+    options : the names of a choice's options; None for a number
+    """
+
+    label: str
+    distribution: Distribution
+    decides: bool
+    options: tuple[str, ...] | None
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether its values are indices, without an order."""
+        return self.distribution.name == "categorical" or (
+            self.decides and self.distribution.name == "randint"
+        )
+
+    def shown(self, value: Any) -> Any:
+        """The name of a choice's option; any other value as it is."""
+        return value if self.options is None else self.options[value]
+
+
+def hyperparameters(space: Any) -> dict[str, Hyperparameter]:
+    """The hyperparameters of a space, by label.
+
+    A choice's options are named by what they are. Dicts are named by the text under the first key whose texts
+    all differ ({"kind": "svm", "C": ...}, {"kind": "forest"}), tuples and lists likewise by position; else by
+    index.
+    """
+    nodes = pyll.dfs(pyll.as_apply(space))
+    switches = [node.pos_args for node in nodes if node.name == "switch"]
+    options = {label_of(s): rest for s, *rest in switches if s.name == "hyperopt_param"}
+    decide = {label_of(each) for selector, *_ in switches for each in parameters(selector)}
+    return {
+        label: Hyperparameter(
+            label,
+            distribution(node.arg["obj"]),
+            decides=label in decide,
+            options=_names(options[label]) if label in options else None,
+        )
+        for node in nodes
+        if node.name == "hyperopt_param" and (label := label_of(node))
+    }
+
+
+def parameters(space: Apply) -> list[Apply]:
+    """The nodes of a space's hyperparameters."""
+    return [node for node in pyll.dfs(space) if node.name == "hyperopt_param"]
+
+
+def label_of(parameter: Apply) -> str:
+    """The label of a hyperparameter's node."""
+    return str(parameter.arg["label"].obj)
+
+
+def distribution(node: Apply) -> Distribution:
+    """What the node of a distribution says; parameters that are expressions count as not given."""
+    given: dict[str, Any] = {name: a.obj for name, a in node.arg.items() if isinstance(a, Literal)}
+    low, high, step = given.get("low"), given.get("high"), given.get("q") or None
+    log = "log" in node.name
+    match node.name:
+        case "randint" if low is not None:
+            low, high, step = (0, low - 1, 1) if high is None else (low, high - 1, 1)
+        case "categorical":
+            low = high = None
+        case _ if low is None or high is None:
+            low = high = None
+        case _ if log:
+            low, high = _exp(low), _exp(high)
+    return Distribution(node.name, log, low, high, step, given.get("mu"), given.get("sigma"))
+
+
+def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str | None) -> bool:
+    """Whether the space can draw these values: inside their bounds, and just those that are active.
+
+    The budget may have any value.
+    """
+    nodes = parameters(space)
+    held = {node: vals[label_of(node)][0] for node in nodes if vals[label_of(node)]}
+    active: set[Apply] = set()
+    waiting = [space]
+    while waiting:
+        node = waiting.pop()
+        if node in active:
+            continue
+        active.add(node)
+        if node.name != "switch":
+            waiting += node.inputs()
+            continue
+        selector, *options = node.pos_args
+        if not held.keys() >= set(parameters(selector)):
+            return False
+        option = int(pyll.rec_eval(selector, memo=dict(held)))
+        if not 0 <= option < len(options):
+            return False
+        waiting += [selector, options[option]]
+    return active.intersection(nodes) == held.keys() and all(
+        value in distribution(node.arg["obj"])
+        for node, value in held.items()
+        if label_of(node) != budget_label
+    )
+
+
+def evaluate(space: Apply, memo: dict[Apply, Any]) -> Any:
+    """What the objective gets of a space, its hyperparameters given by node."""
+    return pyll.rec_eval(space, memo=memo, print_node_on_error=False)
+
+
+def _exp(logarithm: float) -> float:
+    """exp, but a whole number where only rounding keeps it from one, as with exp(log(27))."""
+    value = math.exp(min(logarithm, 700))  # what is larger still would overflow
+    return float(round(value)) if math.isclose(value, round(value), rel_tol=1e-12) else value
+
+
+def _names(options: Sequence[Apply]) -> tuple[str, ...]:
+    texts = [_texts(option) for option in options]
+    inside = [own for own in texts if own is not None]
+
+    def tells_apart(key: str | int) -> bool:
+        return len({own.get(key) for own in inside} - {None}) == len(inside)
+
+    key = next((key for own in inside[:1] for key in own if tells_apart(key)), None)
+    names = tuple(
+        _value(option) if own is None else str(own[key] if key is not None else next(iter(own.values()), i))
+        for i, (option, own) in enumerate(zip(options, texts, strict=True))
+    )
+    distinct = len(set(names)) == len(names)
+    return names if distinct else tuple(f"{i}: {name}" for i, name in enumerate(names))
+
+
+def _texts(option: Apply) -> dict[str | int, str] | None:
+    """The texts right inside an option, by key or position; None where it is a plain value."""
+    if option.name == "dict":
+        inside = dict(option.named_args)
+    elif not parameters(option):
+        return None
+    else:
+        inside = dict(enumerate(option.pos_args)) if option.name == "pos_args" else {}
+    return {
+        key: node.obj
+        for key, node in inside.items()
+        if isinstance(node, Literal) and isinstance(node.obj, str)
+    }
+
+
+def _value(option: Apply) -> str:
+    value = pyll.rec_eval(option)
+    return getattr(value, "__name__", None) or str(value)
