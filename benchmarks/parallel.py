@@ -158,7 +158,7 @@ class Hyperband:
 
     def _next(self) -> Evaluation:
         for key in [key for key in self.open if key not in self.waiting]:
-            match decide(self.plan.bracket(key[1]), self.open[key], loss=lambda loss: loss):
+            match decide(self.plan.bracket(key[1]), self.open[key], outcome=lambda loss: loss):
                 case Sample():
                     return self._enter(key, next(self.configs), 0)
                 case Promote(config, rung):
