@@ -5,8 +5,9 @@ No other module touches a document's fields, but for `_history`, which walks fro
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,33 @@ def times_of(document: Document) -> tuple[datetime | None, datetime | None]:
     return document.get("book_time"), document.get("refresh_time")
 
 
+def disown(document: Document) -> None:
+    """Write down that an evaluation is foreign to the run, whatever its stamp says; nobody is to begin it."""
+    document["misc"]["hyperband"]["foreign"] = 1
+    if document["state"] == JOB_STATE_NEW:
+        fail(document, ValueError("foreign to the run that goes on"))
+
+
+def left_behind(document: Document) -> bool:
+    """Whether an evaluation looks as a serial fmin leaves it that was interrupted.
+
+    It is running since a known time, and nobody owns it, as `hyperband.ask` would.
+    """
+    return (
+        document["state"] == JOB_STATE_RUNNING
+        and document.get("book_time") is not None
+        and document.get("owner") is None
+    )
+
+
+def in_order(found: Iterable[Document]) -> list[Document]:
+    """Documents in the order of the run: by ids, where these are numbers."""
+    documents = list(found)
+    if all(isinstance(document["tid"], int) for document in documents):
+        documents.sort(key=itemgetter("tid"))
+    return documents
+
+
 def is_new(document: Document) -> bool:
     """Whether nobody has begun the evaluation."""
     return document["state"] == JOB_STATE_NEW  # type: ignore[no-any-return]
@@ -169,10 +197,10 @@ def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> D
     return document  # type: ignore[no-any-return]
 
 
-def begin(document: Document) -> None:
-    """Mark an evaluation as running."""
+def begin(document: Document, owner: str | None = None) -> None:
+    """Mark an evaluation as running, for an owner where that is not fmin's own loop."""
     now = coarse_utcnow()
-    document.update(state=JOB_STATE_RUNNING, book_time=now, refresh_time=now)
+    document.update(state=JOB_STATE_RUNNING, book_time=now, refresh_time=now, owner=owner)
 
 
 def finish(document: Document, result: Document) -> None:
@@ -193,14 +221,16 @@ def cut_short(trials: Trials) -> None:
             document.update(state=JOB_STATE_CANCEL, refresh_time=coarse_utcnow())
 
 
-def unfinished(trials: Trials) -> list[Document]:
+def unfinished(trials: Trials, but: Iterable[Document]) -> list[Document]:
     """The evaluations still to be done, those that were cut short among them, suspects first.
 
-    To be called while none is under way: those marked as running were cut short too.
+    To be called while none is under way: those marked as running were cut short too. Those in `but` have been
+    issued again.
     """
+    apart = set(map(id, but))
     for document in documents(trials):
-        if document["state"] in (JOB_STATE_RUNNING, JOB_STATE_CANCEL):
-            document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW})
+        if document["state"] in (JOB_STATE_RUNNING, JOB_STATE_CANCEL) and id(document) not in apart:
+            document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW}, owner=None)
     trials.refresh()
     new = [document for document in documents(trials) if document["state"] == JOB_STATE_NEW]
     return sorted(new, key=lambda document: not is_suspect(document))
@@ -220,6 +250,13 @@ def attachments(trials: Trials, *tids: Hashable) -> dict[str, Any]:
     """The attachments of these evaluations, under the names that Trials gives them."""
     prefixes = tuple(trials.aname({"tid": tid}, "") for tid in tids)
     return {name: value for name, value in trials.attachments.items() if name.startswith(prefixes)}
+
+
+def attach(trials: Trials, tid: Hashable, attachments: Mapping[str, Any]) -> None:
+    """Keep attachments of an evaluation, by their own names."""
+    own = trials.trial_attachments({"tid": tid})
+    for name, value in attachments.items():
+        own[name] = value
 
 
 def plain(value: Any) -> Any:

@@ -16,7 +16,7 @@ from hyperopt_hyperband._documents import (
     budget_of,
     documents,
     is_new,
-    is_running,
+    left_behind,
     outcome,
     plain,
     stamp_of,
@@ -24,7 +24,7 @@ from hyperopt_hyperband._documents import (
     times_of,
     vals_of,
 )
-from hyperopt_hyperband._history import newest_schedule
+from hyperopt_hyperband._history import fitting, issued_again, newest_schedule
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget, Schedule
 
@@ -84,34 +84,35 @@ def evaluations(
         Those of the run, label being the hyperparameter that holds the budget. Default: as the stamps tell.
         Evaluations of other schedules are foreign trials.
     """
-    everything = [*documents(trials), *issued]
+    before, new = documents(trials), list(issued)
     plan = schedule or newest_schedule(trials)
-    own = plan and (plan.min_budget, plan.max_budget, plan.eta)
-    stamps = [(d, its) for d in everything if (its := stamp_of(d)) is not None]
+    own = {*map(id, fitting(trials, plan)), *map(id, new)} if plan else set()
+    interrupted = set(map(id, issued_again(trials)))
+    stamps = [(d, its) for d in (*before, *new) if (its := stamp_of(d)) is not None]
     labels = {its["label"] for _, its in stamps if "label" in its} | ({label} if label is not None else set())
     # What is only pending says nothing of what a full budget was.
     evaluated = (its["max_budget"] for d, its in stamps if _status(d) == "ok")
     full = schedule.max_budget if schedule else max(evaluated, default=plan.max_budget if plan else None)
     found: list[Evaluation] = []
     overtaken = False
-    for document in reversed(everything):
+    for document in reversed((*before, *new)):
         status = _status(document)
-        if status == "pending" and is_running(document) and overtaken and not trials.asynchronous:
+        if left_behind(document) and (id(document) in interrupted or (overtaken and not trials.asynchronous)):
             status = "interrupted"
         overtaken |= not is_new(document)
         its = stamp_of(document)
         held = {str(name): plain(value[0]) for name, value in vals_of(document).items() if value}
         holds = next((name for name in labels if name in held), None)
         begun, ended = times_of(document)
-        place = None
-        if its is None:
-            config, budget = tid_of(document), full
-            if holds is not None and plan and isinstance(value := held[holds], int | float):
-                budget = min(max(value, plan.min_budget), plan.max_budget)
-        else:
-            config, budget = its["config"], budget_of(document)
-            if (its["min_budget"], its["max_budget"], its["eta"]) == own:
-                place = its["iteration"], its["bracket"], its["rung"]
+        place, config, budget = None, tid_of(document), full
+        if its is not None:
+            budget = budget_of(document)
+            if id(document) in own:
+                place, config = (its["iteration"], its["bracket"], its["rung"]), its["config"]
+            else:
+                config = its["run"], its["config"]
+        elif holds is not None and plan and isinstance(value := held[holds], int | float):
+            budget = min(max(value, plan.min_budget), plan.max_budget)
         found.append(
             Evaluation(
                 tid=tid_of(document),

@@ -41,6 +41,7 @@ from hyperopt_hyperband._documents import (
     tid_of,
     unfinished,
 )
+from hyperopt_hyperband._history import issued_again
 from hyperopt_hyperband._saving import EarlyStop, save_trials
 from hyperopt_hyperband._worker import Answer, LoadError, Payload, PayloadRef, evaluate
 
@@ -147,7 +148,7 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
 
         domain = Domain(fn, space, pass_expr_memo_ctrl=pass_expr_memo_ctrl)
         running = _Running(self, self.executor, _pack(domain, self.executor))
-        waiting = deque(unfinished(self))
+        waiting = deque(unfinished(self, but=issued_again(self)))
         suspects = sum(map(is_suspect, waiting))
         unasked = max_evals - len(self)
         done = self.view(self._exp_key)

@@ -1,31 +1,35 @@
 """The brackets of a run, read from the stamps of its documents.
 
 How the stamps lead to what counts. Reading all documents at each suggestion would make a long run slower and
-slower. So each stamp says where to go on from it: "before" is the document before it in its bracket, "since"
-the oldest document there that still counts, and "open" lists the other brackets that were open, each with its
-newest document. From the newest stamp one gets to the newest document of every open bracket, and from there,
-by "before", back to "since". What is not reached belongs to brackets that were complete, or lies two rungs
-below a full one: the last promotion into a rung waits until all of the rung below has finished. A range of
-ids in place of the links fails where one evaluation takes much longer than all others. Where a link leads
-nowhere (documents were deleted, reordered, or have ids that are no numbers), all documents are read.
+slower. So each stamp says where to go on from it, by positions among the documents: "before" is the document
+before it in its bracket, "since" the oldest there that still counts, and "open" lists the other brackets that
+were open, each with its newest document. From the newest stamp one gets to the newest document of every open
+bracket, and from there, by "before", back to "since". What is not reached belongs to brackets that were
+complete, or lies two rungs below a full one: the last promotion into a rung waits until all of the rung below
+has finished. A range of positions in place of the links fails where one evaluation takes much longer than all
+others.
+
+Which stamps are believed. Each has its own "position": where a document is not at it (documents were deleted,
+reordered, joined with others), or the links lead to another run, all documents are read and judged: one is of
+the run where what its stamp names is there (the first evaluation of its configuration, the one at the rung
+below), with the same hyperparameters, inside the space. What is not is a misfit, and becomes foreign.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Hashable
-from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
-from hyperopt.base import Trials
+from hyperopt.base import JOB_STATE_RUNNING, Trials
 
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
     documents,
     everyones,
-    is_running,
+    in_order,
+    left_behind,
     newest_first,
     outcome,
     place,
@@ -39,6 +43,20 @@ BracketKey = tuple[int, int]
 """Hyperband iteration and bracket s."""
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a stamp is held against.
+
+    Attributes
+    ----------
+    name : short for all that the space says; documents that were drawn from the same space need no look
+    has : whether the space has these hyperparameters
+    """
+
+    name: int
+    has: Callable[[Vals], bool]
+
+
 @dataclass(slots=True)
 class History:
     """What the documents tell of a run.
@@ -46,14 +64,22 @@ class History:
     Attributes
     ----------
     brackets : those that may still be open, and the newest, oldest first; their evaluations are documents
-    ends : for each of them, the tids of the oldest document that still counts, and of the newest
+    ends : for each of them, the positions of the oldest document that still counts, and of the newest
+    run : what tells the run from others; None where it has not begun
+    size : how many documents there are, those issued since included
     foreign : how many documents of other schedules have come since
+    misfits : documents of this schedule that are not of the run
+    given_up : the evaluation that has been interrupted twice
     """
 
     schedule: Schedule
     brackets: dict[BracketKey, BracketState]
-    ends: dict[BracketKey, tuple[Hashable, Hashable]]
-    foreign: int
+    ends: dict[BracketKey, tuple[int, int]]
+    run: int | None
+    size: int
+    foreign: int = 0
+    misfits: list[Document] = field(default_factory=list)
+    given_up: Document | None = None
 
     def next_action(self) -> tuple[BracketKey, Sample | Retry | Promote]:
         """The oldest bracket that has something to do does it; where all wait, the next bracket opens.
@@ -78,10 +104,11 @@ class History:
                     return set(vals_of(document))
         return None
 
-    def vals(self, key: BracketKey, config: Hashable) -> Vals:
-        """The hyperparameters of a configuration, as one of its evaluations had them."""
+    def vals(self, key: BracketKey, action: Retry | Promote) -> Vals:
+        """The hyperparameters of a configuration, as its interrupted or its last evaluation had them."""
         state = self.brackets[key]
-        return next(vals_of(rung[config]) for rung in (state.interrupted, *state.rungs) if config in rung)
+        evaluated = state.interrupted if isinstance(action, Retry) else state.rungs[action.rung - 1]
+        return vals_of(evaluated[action.config])
 
     def drawn(self, key: BracketKey) -> list[Vals]:
         """The hyperparameters of all configurations of a bracket that still draws."""
@@ -90,27 +117,39 @@ class History:
         return [vals_of(document) for document in self.brackets[key].rungs[0].values()]
 
     def issue(
-        self, document: Document, key: BracketKey, rung: int, config: Hashable, label: str | None
+        self,
+        document: Document,
+        key: BracketKey,
+        rung: int,
+        config: Hashable,
+        *,
+        label: str | None,
+        run: int,
+        space: Space,
     ) -> Document:
         """Write a document's budget and place in the schedule into it, and take it in.
 
         label : the hyperparameter that holds the budget; None where there is none in this configuration
+        run : what tells the run from others, where it begins
         """
         if key not in self.brackets:
             for older in self.brackets.values():
                 older.closed = True
             self.brackets[key] = BracketState(tuple({} for _ in range(key[1] + 1)))
         state, plan = self.brackets[key], self.schedule.bracket(key[1]).rungs
-        tid = document["tid"]
-        since, before = self.ends.get(key, (tid, None))
+        self.run = run if self.run is None else self.run
+        position = self.size
+        self.size += 1
+        since, before = self.ends.get(key, (position, None))
         state.rungs[rung][config] = document
         if rung == 0:
             state.interrupted.pop(config, None)
         else:
             state.closed = True
         if rung > 1 and all(len(state.rungs[i]) == plan[i].configurations for i in (rung - 1, rung)):
-            since = min(entered["tid"] for entered in state.rungs[rung - 1].values())
-        self.ends[key] = since, tid
+            entered = (stamp_of(each) for each in state.rungs[rung - 1].values())
+            since = min(its["position"] for its in entered if its)
+        self.ends[key] = since, position
         stamp = {
             "iteration": key[0],
             "bracket": key[1],
@@ -119,6 +158,9 @@ class History:
             "min_budget": self.schedule.min_budget,
             "max_budget": self.schedule.max_budget,
             "eta": self.schedule.eta,
+            "run": self.run,
+            "space": space.name,
+            "position": position,
             "since": since,
             "open": [[*other, newest] for other, (_, newest) in self.ends.items() if other != key],
         }
@@ -132,40 +174,46 @@ class History:
         return document
 
 
-def read(trials: Trials, schedule: Schedule) -> History:
+def read(trials: Trials, schedule: Schedule, space: Space | None = None) -> History:
     """Read the run of a schedule from the documents, as far as it may still matter.
 
     Reading costs the same however long the run is, and however long its brackets stay open. Documents without
-    a stamp, or of another schedule, are foreign. Two drivers that suggest at the same time from the same
-    documents do not see each other's.
+    a stamp, of another schedule, or with a stamp that does not fit are foreign. Two drivers that suggest at
+    the same time from the same documents do not see each other's.
     """
     everything = everyones(trials)
-    history = History(schedule, {}, {}, 0)
+    history = History(schedule, {}, {}, None, len(everything))
     chains: dict[BracketKey, list[Document]] = {}
     for position in newest_first(trials):
         newest = stamp_of(everything[position])
-        if newest is None:
+        if newest is None or "foreign" in newest:
             continue
         if _is_of(schedule, newest):
             try:
-                chains = _linked(everything, position)
-            except (LookupError, TypeError):  # some are missing, or in another order, or have no numbers
-                chains = _all(trials, schedule, newest)
+                chains = _linked(everything, position, space)
+            except (LookupError, TypeError):
+                chains, history.misfits = _counting(trials, schedule, space)
             break
         history.foreign += 1
+    left: list[_Left] = []
     for key in sorted(chains, key=_order):
         chain = chains[key]
-        history.brackets[key] = _state(chain, key[1], serial=not trials.asynchronous)
-        history.ends[key] = chain[0]["tid"], chain[-1]["tid"]
+        newest = chain[-1]["misc"]["hyperband"]
+        history.run = newest["run"]
+        history.ends[key] = chain[0]["misc"]["hyperband"]["position"], newest["position"]
+        history.brackets[key] = _state(chain, key[1], left)
     for older in list(history.brackets.values())[:-1]:
         older.closed = True
+    if not trials.asynchronous:
+        _set_aside(history, left)
     return history
 
 
 def newest_schedule(trials: Trials) -> Schedule | None:
     """The schedule of the newest stamped document, but for a step of its budgets; None without a stamp."""
     for document in reversed(documents(trials)):
-        if found := stamp_of(document):
+        found = stamp_of(document)
+        if found and found.keys() >= STAMP and "foreign" not in found:
             return schedule(found["min_budget"], found["max_budget"], found["eta"])
     return None
 
@@ -176,6 +224,8 @@ def completed_iterations(trials: Trials) -> int:
     if plan is None:
         return 0
     brackets = read(trials, plan).brackets
+    if not brackets:
+        return 0
     for iteration, s in brackets:
         if decide(plan.bracket(s), brackets[iteration, s], outcome) != Done():
             return iteration
@@ -183,85 +233,179 @@ def completed_iterations(trials: Trials) -> int:
     return iteration + 1 if s == 0 else iteration
 
 
-def _linked(everything: list[Document], position: int) -> dict[BracketKey, list[Document]]:
+def fitting(trials: Trials, schedule: Schedule, space: Space | None = None) -> list[Document]:
+    """All documents of the run of a schedule, in the order of the run.
+
+    Several runs may have been joined: the run is that of the newest document that fits.
+    """
+    own = in_order(d for d in documents(trials) if _is_of(schedule, stamp_of(d)))
+    places: dict[tuple[Any, BracketKey], BracketState] = {}
+    fit: list[Document] = []
+    for document in own:
+        its = document["misc"]["hyperband"]
+        if not 0 <= its["bracket"] < len(schedule.brackets) or not 0 <= its["rung"] <= its["bracket"]:
+            continue
+        key = its["run"], (its["iteration"], its["bracket"])
+        state = places.setdefault(key, BracketState(tuple({} for _ in range(its["bracket"] + 1))))
+        plan = schedule.bracket(its["bracket"]).rungs[its["rung"]]
+        rung = state.rungs[its["rung"]]
+        if (before := rung.get(its["config"])) is not None:  # issued again after an interruption
+            fits = left_behind(before) and _alike(before, document)
+        elif len(rung) == plan.configurations:
+            fits = False
+        elif its["rung"] == 0:
+            fits = its["config"] == document["tid"]
+        else:
+            below = state.rungs[its["rung"] - 1].get(its["config"])
+            fits = below is not None and below["tid"] == its["below"] and _alike(below, document)
+        if fits and space is not None and its["space"] != space.name:
+            fits = space.has(vals_of(document))
+        if fits:
+            rung[its["config"]] = document
+            fit.append(document)
+    if not fit:
+        return []
+    found = set(map(id, fit))
+    newest = next(d for d in reversed(documents(trials)) if id(d) in found)
+    run = newest["misc"]["hyperband"]["run"]
+    return [document for document in fit if document["misc"]["hyperband"]["run"] == run]
+
+
+def issued_again(trials: Trials) -> list[Document]:
+    """The interrupted evaluations that a later document repeats. They count no more."""
+    stamped = [(document, its) for document in documents(trials) if (its := stamp_of(document))]
+    if not any(left_behind(document) for document, _ in stamped):
+        return []
+    newest = {_place(its): document for document, its in stamped}
+    return [d for d, its in stamped if left_behind(d) and newest[_place(its)] is not d]
+
+
+def _place(stamp: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(stamp[name] for name in ("run", "iteration", "bracket", "rung", "config"))
+
+
+def _linked(everything: list[Document], newest: int, space: Space | None) -> dict[BracketKey, list[Document]]:
     """The documents that the one at a position leads to, by bracket, in the order of the run.
 
-    Ids count up with the positions, gaps aside. Raises LookupError where a document is not found, or the
-    newest ones are out of order.
+    Raises LookupError or TypeError where a link leads to no document of the run.
     """
-    newest = everything[position]
-    exp_key = newest["exp_key"]
-    if position and everything[position - 1]["tid"] >= newest["tid"]:
-        raise LookupError("the documents are out of order")
-    chains = {}
-    for tid in (newest["tid"], *(end for *_, end in newest["misc"]["hyperband"]["open"])):
+    exp_key, stamp = everything[newest]["exp_key"], everything[newest]["misc"]["hyperband"]
+    run, chains = stamp["run"], {}
+    starts = [[stamp["iteration"], stamp["bracket"], newest], *stamp["open"]]
+    for iteration, bracket, position in starts:
         chain: list[Document] = []
-        offset, since = position - newest["tid"], None
+        since, after = None, position + 1
         while True:
-            document = everything[tid + offset if tid + offset > 0 else 0]  # none counts from the end
-            if document["tid"] != tid or document["exp_key"] != exp_key:
-                offset = bisect_left(everything, tid, key=itemgetter("tid")) - tid
-                document = everything[tid + offset]
-                if document["tid"] != tid or document["exp_key"] != exp_key:
-                    raise LookupError(f"no document {tid}")
-            stamp = document["misc"]["hyperband"]
-            if not chain:
-                since = stamp["since"]
+            document = everything[position]
+            its = document["misc"]["hyperband"]
+            if (
+                its["position"] != position
+                or position >= after
+                or its["run"] != run
+                or its["bracket"] != bracket
+                or its["iteration"] != iteration
+                or document["exp_key"] != exp_key
+            ):
+                raise LookupError(f"no document of the run at position {position}")
+            if space is not None and its["space"] != space.name and not space.has(vals_of(document)):
+                raise LookupError(f"the document at position {position} is outside the space")
+            if since is None:
+                since = its["since"]
             chain.append(document)
-            if tid == since:
+            if position == since:
                 break
-            tid = stamp["before"]
-        chains[stamp["iteration"], stamp["bracket"]] = chain[::-1]
+            after, position = position, its["before"]
+        chains[iteration, bracket] = chain[::-1]
     return chains
 
 
-def _all(trials: Trials, schedule: Schedule, newest: dict[str, Any]) -> dict[BracketKey, list[Document]]:
-    """All documents of a schedule, by bracket, in the order of the run.
+class _Left(NamedTuple):
+    """An evaluation that nobody may be at work on; again: its place was interrupted before."""
+
+    rung: dict[Hashable, Document]
+    interrupted: dict[Hashable, Document]
+    config: Hashable
+    document: Document
+    again: bool
+
+
+def _state(chain: list[Document], s: int, left: list[_Left]) -> BracketState:
+    """What the documents of a bracket tell; those that may have been interrupted join `left`."""
+    state = BracketState(tuple({} for _ in range(s + 1)))
+    lowest = chain[0]["misc"]["hyperband"]["rung"]
+    for document in chain:
+        its = document["misc"]["hyperband"]
+        i, config = its["rung"], its["config"]
+        if i < lowest:
+            continue  # it counts no more, but came later than some that do
+        rung = state.rungs[i]
+        if i > 0:
+            state.closed = True
+        if document["state"] == JOB_STATE_RUNNING and left_behind(document):
+            interrupted = state.interrupted if i == 0 else {}
+            left.append(_Left(rung, interrupted, config, document, again=config in rung))
+        rung[config] = document
+    return state
+
+
+def _set_aside(history: History, left: list[_Left]) -> None:
+    """Take an interrupted evaluation out of its rung, to be issued again; twice interrupted, it is given up.
+
+    fmin's own loop leaves one at a time; several are at work elsewhere.
+    """
+    unreplaced = [each for each in left if each.rung[each.config] is each.document]
+    if len(unreplaced) == 1:
+        [found] = unreplaced
+        if found.again:
+            history.given_up = found.document
+        else:
+            found.interrupted[found.config] = found.rung.pop(found.config)
+
+
+def _counting(
+    trials: Trials, schedule: Schedule, space: Space | None
+) -> tuple[dict[BracketKey, list[Document]], list[Document]]:
+    """The run's documents that count, by bracket, in the order of the run; and the schedule's misfits.
 
     A bracket that was complete by the newest stamp is left out: where documents of it are missing, it would
     look open again.
     """
-    own = [d for d in documents(trials) if _is_of(schedule, stamp_of(d))]
-    if all(isinstance(document["tid"], int) for document in own):
-        own.sort(key=itemgetter("tid"))
+    own = fitting(trials, schedule, space)
+    found = set(map(id, own))
+    misfits = [d for d in documents(trials) if _is_of(schedule, stamp_of(d)) and id(d) not in found]
     chains: dict[BracketKey, list[Document]] = {}
     for document in own:
         its = document["misc"]["hyperband"]
         chains.setdefault((its["iteration"], its["bracket"]), []).append(document)
-    if "open" not in newest:
-        return chains
-    counting = {(newest["iteration"], newest["bracket"]), *((i, s) for i, s, _ in newest["open"])}
-    last = max(map(_order, counting))
-    return {key: chain for key, chain in chains.items() if key in counting or _order(key) > last}
+    newest = max((d["misc"]["hyperband"] for d in own), key=lambda its: its["position"], default=None)
+    if newest is not None:
+        counting = {(newest["iteration"], newest["bracket"]), *((i, s) for i, s, _ in newest["open"])}
+        last = max(map(_order, counting))
+        chains = {key: chain for key, chain in chains.items() if key in counting or _order(key) > last}
+    return chains, misfits
 
 
-def _state(chain: list[Document], s: int, serial: bool) -> BracketState:
-    """What the documents of a bracket tell; a serial Trials leaves those that were cut short RUNNING."""
-    rungs: tuple[dict[Hashable, Document], ...] = tuple({} for _ in range(s + 1))
-    interrupted: dict[Hashable, Document] = {}
-    closed = False
-    lowest = chain[0]["misc"]["hyperband"]["rung"]
-    for document in chain:
-        stamp = document["misc"]["hyperband"]
-        rung, config = stamp["rung"], stamp["config"]
-        if rung < lowest:
-            continue  # it counts no more, but came later than some that do
-        closed = closed or rung > 0
-        if serial and is_running(document):
-            if rung == 0:
-                interrupted[config] = document
-            continue
-        rungs[rung][config] = document
-        if interrupted:
-            interrupted.pop(config, None)
-    return BracketState(rungs, interrupted, closed)
+def _alike(one: Document, other: Document) -> bool:
+    """Whether two documents have the same hyperparameters, the budget aside."""
+    label = other["misc"]["hyperband"].get("label")
+    ours, theirs = vals_of(one), vals_of(other)
+    return ours.keys() == theirs.keys() and all(ours[name] == theirs[name] for name in ours if name != label)
+
+
+STAMP = {
+    *("iteration", "bracket", "rung", "config", "min_budget", "max_budget", "eta"),
+    *("run", "space", "position", "since", "open"),
+}
+"""What every stamp says; others are there where they apply."""
 
 
 def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
-    return stamp is not None and (stamp["min_budget"], stamp["max_budget"], stamp["eta"]) == (
-        schedule.min_budget,
-        schedule.max_budget,
-        schedule.eta,
+    return (
+        stamp is not None
+        and stamp.keys() >= STAMP
+        and "foreign" not in stamp
+        and (stamp["min_budget"], stamp["max_budget"], stamp["eta"])
+        == (schedule.min_budget, schedule.max_budget, schedule.eta)
     )
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import weakref
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +55,8 @@ class Distribution:
     def __contains__(self, value: float) -> bool:
         if self.low is None or self.high is None:
             return True
+        if self.step and abs(value / self.step - round(value / self.step)) > 1e-6:
+            return False
         slack = (self.step or 0) / 2 + 1e-9 * abs(self.high - self.low)
         return self.low - slack <= value <= self.high + slack
 
@@ -162,6 +167,18 @@ def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str 
         for node, value in held.items()
         if label_of(node) != budget_label
     )
+
+
+def name_of(space: Apply) -> int:
+    """A number short for all that a space says, the same in every process."""
+    known = _names_of.get(space)
+    if known is None:
+        text = re.sub(r" at 0x[0-9a-f]+", "", str(space))
+        known = _names_of[space] = zlib.crc32(text.encode())
+    return known
+
+
+_names_of: weakref.WeakKeyDictionary[Apply, int] = weakref.WeakKeyDictionary()
 
 
 def evaluate(space: Apply, memo: dict[Apply, Any]) -> Any:

@@ -10,10 +10,21 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import numpy as np
 from hyperopt.base import Domain, Trials
 
+from hyperopt_hyperband._ask_tell import ask, parameters, tell
 from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node
-from hyperopt_hyperband._documents import Document, Vals, new_document, plain, unused
+from hyperopt_hyperband._documents import (
+    Document,
+    Vals,
+    disown,
+    fail,
+    hyperparameters_of,
+    new_document,
+    plain,
+    tid_of,
+    unused,
+)
 from hyperopt_hyperband._evaluations import Evaluation, evaluations, incumbent
-from hyperopt_hyperband._history import BracketKey, History, read
+from hyperopt_hyperband._history import BracketKey, History, Space, read
 from hyperopt_hyperband._objective import NO_TRIAL, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
@@ -21,19 +32,23 @@ from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
 from hyperopt_hyperband._samplers import Model, Request, Suggest, model_draws, model_of, random_draws
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule, schedule
+from hyperopt_hyperband._space import contains, name_of
 from hyperopt_hyperband._stopping import no_progress
 from hyperopt_hyperband._warn import warn
 
 __all__ = [
+    "ask",
     "budget",
     "incumbent",
     "load_trials",
     "no_progress",
+    "parameters",
     "records",
     "report",
     "save_trials",
     "schedule",
     "suggest",
+    "tell",
     "with_budget",
 ]
 
@@ -97,11 +112,13 @@ def suggest(
     model = None if sampler is None else model_of(sampler)
     budgets = find_budget(domain, budget, min_budget, max_budget)
     plan = schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
-    history = read(trials, plan)
+    known = Space(name_of(domain.expr), functools.partial(_has, domain, budgets.label))
+    history = read(trials, plan, known)
     _check_trials(history, domain)
     if history.foreign or not history.brackets:
         _check_start(plan, domain, trials)
         _warn_at_start(history, budgets, domain)
+    _settle(history)
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
     generator = functools.cache(
@@ -118,7 +135,7 @@ def suggest(
         yield from random_draws(domain, rng)
 
     for new_id in unused(new_ids, trials):
-        document = _next_document(new_id, domain, trials, budgets.label, history, draws)
+        document = _next_document(new_id, domain, trials, budgets.label, history, draws, seed, known)
         issued.append(document)  # for the next draw to know
     return issued
 
@@ -130,6 +147,8 @@ def _next_document(
     label: str | None,
     history: History,
     draws: Callable[[Budget], Iterator[Vals]],
+    run: int,
+    space: Space,
 ) -> Document:
     while True:
         key, action = history.next_action()
@@ -147,13 +166,14 @@ def _next_document(
                 if not taken:
                     logger.info("%s opens: %s", _where(key), ", ".join(map(str, rungs)))
             case Retry(config):
-                rung, vals = 0, _at_budget(history.vals(key, config), label, rungs[0].budget)
+                rung, vals = 0, _at_budget(history.vals(key, action), label, rungs[0].budget)
             case Promote(config, rung):
-                vals = _at_budget(history.vals(key, config), label, rungs[rung].budget)
+                vals = _at_budget(history.vals(key, action), label, rungs[rung].budget)
                 goes_up = "%s: configuration %s goes up to rung %d, budget %.4g"
                 logger.info(goes_up, _where(key), config, rung, rungs[rung].budget)
         document = new_document(new_id, vals, domain, trials)
-        return history.issue(document, key, rung, config, label if label and vals[label] else None)
+        held = label if label and vals[label] else None
+        return history.issue(document, key, rung, config, label=held, run=run, space=space)
 
 
 def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
@@ -179,6 +199,26 @@ def _known(
         and e.vals.keys() <= domain.params.keys()
         and all(isinstance(value, numbers.Real) for value in e.vals.values())
     ]
+
+
+def _has(domain: Domain, label: str | None, vals: Vals) -> bool:
+    """Whether the space can draw these values; those of other labels are another matter."""
+    return vals.keys() != domain.params.keys() or contains(domain.expr, vals, label)
+
+
+def _settle(history: History) -> None:
+    """Write down, for all who read the documents, what is not of the run, and what is given up."""
+    for document in history.misfits:
+        disown(document)
+    if history.misfits:
+        warn(
+            f"{len(history.misfits)} trials are not of the run that goes on: they come from another one, lie "
+            "outside the space, or what they were promoted from is gone; they take no place in the schedule"
+        )
+    if history.given_up is not None:
+        config = hyperparameters_of(history.given_up)
+        fail(history.given_up, KeyboardInterrupt("interrupted twice"))
+        logger.warning("trial %s was interrupted twice and has failed: %s", tid_of(history.given_up), config)
 
 
 def _check_trials(history: History, domain: Domain) -> None:

@@ -5,6 +5,7 @@ import pickle
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 import bson
@@ -144,7 +145,7 @@ class Simulation:
         """The process dies and comes back with what it has saved: pickled, or as BSON."""
         self.injected["restart"] += 1
         if self.serial and (new := self.in_state(JOB_STATE_NEW)):
-            new[0]["state"] = JOB_STATE_RUNNING
+            new[0]["state"], new[0]["book_time"] = JOB_STATE_RUNNING, datetime.now()  # as fmin leaves it
             self.dead.add(new[0]["tid"])
             self.injected["lost"] += 1
         if self.rng.random() < 0.5:
@@ -159,7 +160,9 @@ class Simulation:
 
     def check(self):
         """What every run promises, whatever happened to its evaluations."""
-        live = [doc for doc in self.docs if doc["tid"] not in self.dead]
+        live = [
+            doc for doc in self.docs if not (doc["tid"] in self.dead and doc["state"] == JOB_STATE_RUNNING)
+        ]
         tids = [doc["tid"] for doc in self.docs]
         assert len(tids) == len(set(tids))
         assert all(doc["state"] not in (JOB_STATE_NEW, JOB_STATE_RUNNING) for doc in live)

@@ -1,0 +1,110 @@
+"""A search whose evaluations the user runs: ask for one, evaluate it anywhere, tell its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from hyperopt import space_eval
+from hyperopt.base import STATUS_OK, STATUS_STRINGS, Domain, Trials
+
+from hyperopt_hyperband._documents import (
+    Document,
+    attach,
+    begin,
+    documents,
+    fail,
+    finish,
+    hyperparameters_of,
+    is_running,
+    tid_of,
+)
+
+
+def ask(
+    trials: Trials, space: Any, *, algo: Callable[..., list[Document]], seed: int | None = None
+) -> Document | None:
+    """Take up the next evaluation.
+
+    Its budget is in `document["misc"]["budget"]`, and `parameters(space, document)` is what an objective
+    would get. Any number may be asked for before the first result is told, from one thread at a time. What is
+    never told stays pending; the search goes on with other brackets.
+
+    Parameters
+    ----------
+    trials : hyperopt.Trials
+        The search so far; the evaluation joins it. Save and load them as those of fmin.
+    space : the space of the search
+    algo : callable
+        `hyperband.suggest`, `bohb.suggest` or any other algorithm of Hyperopt, its options bound.
+    seed : int, optional
+        Of the draw. Default: another one each time.
+
+    Returns
+    -------
+    dict or None
+        Its document, marked as running; None where the algorithm has nothing more to suggest.
+    """
+    domain = Domain(_evaluated_elsewhere, space, pass_expr_memo_ctrl=True)
+    if seed is None:
+        seed = int(np.random.default_rng().integers(2**31 - 1))
+    trials.refresh()
+    new = algo(trials.new_trial_ids(1), domain, trials, seed)
+    trials.insert_trial_docs(new)
+    if not new:
+        return None
+    [document] = [each for each in documents(trials) if tid_of(each) == tid_of(new[0])][-1:]
+    begin(document, owner="ask")
+    trials.refresh()
+    return document
+
+
+def tell(trials: Trials, document: Document, result: Any) -> None:
+    """Take in what an evaluation has brought.
+
+    Parameters
+    ----------
+    trials : hyperopt.Trials
+        Those that it was asked from.
+    document : dict
+        What `ask` returned, or a copy of it.
+    result : float, dict or exception
+        What an objective returns: the loss, or a dict with a status and the loss; or the exception that it
+        has raised: the evaluation has failed.
+
+    Raises
+    ------
+    ValueError
+        The document is none of trials', has been told before, or the result is none of these.
+    """
+    mine = [each for each in documents(trials) if tid_of(each) == tid_of(document)]
+    if not mine:
+        raise ValueError(
+            f"trial {tid_of(document)} is not among these trials: pass those that it was asked from"
+        )
+    if not is_running(mine[-1]):
+        raise ValueError(f"trial {tid_of(document)} has its result already: tell each once")
+    if isinstance(result, BaseException):
+        fail(mine[-1], result)
+    elif isinstance(result, Real):
+        finish(mine[-1], {"status": STATUS_OK, "loss": float(result)})
+    elif isinstance(result, Mapping) and result.get("status") in STATUS_STRINGS:
+        told = dict(result)
+        attach(trials, tid_of(document), told.pop("attachments", {}))
+        finish(mine[-1], told)
+    else:
+        raise ValueError(
+            f"result={result!r}: pass a loss, an exception, or a dict with one of {STATUS_STRINGS} under 'status'"
+        )
+    trials.refresh()
+
+
+def parameters(space: Any, document: Document) -> Any:
+    """What an objective gets of an evaluation: the space, with its hyperparameters filled in."""
+    return space_eval(space, hyperparameters_of(document))
+
+
+def _evaluated_elsewhere(expr: Any, memo: Any, ctrl: Any) -> None:
+    """Stands for the objective, which the algorithm does not call."""
