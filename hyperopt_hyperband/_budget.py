@@ -9,11 +9,13 @@ from hyperopt.base import Domain
 from hyperopt.pyll import scope
 from hyperopt.pyll.base import Apply
 
-from hyperopt_hyperband._schedule import Budget, schedule
+from hyperopt_hyperband._schedule import Budget, positive, schedule
 from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, hyperparameters
 
 MIN_BUDGET, MAX_BUDGET = 1, 81
-"""The bounds where neither the space nor the options give any."""
+"""The bounds where neither the space nor the options nor the objective give any."""
+
+DEFAULT_IS_FULL = "the default is the full budget, at which other algorithms evaluate; make the two the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,15 @@ def find_budget(
 ) -> BudgetRange:
     """The budget of a space: its budget node, the hyperparameter of the given label, or none.
 
-    Raises ValueError where the options name no such hyperparameter, or contradict the space.
+    Where there is none, the bounds are those of the options, and by default MIN_BUDGET and what the objective
+    has as its default for the budget (see `with_budget`), or MAX_BUDGET.
+
+    Raises ValueError where the options name no such hyperparameter, or where options, space and objective
+    contradict each other.
     """
     if label is not None and not isinstance(label, str):
         raise ValueError(f"budget={label!r}: pass the label of a hyperparameter, a str")
+    default = getattr(domain.fn, "budget_by_default", None)
     nodes = [name for name in domain.params if isinstance(name, BudgetLabel)]
     labels = {str(name) for name in nodes} | ({label} if label is not None else set())
     if len(labels) > 1:
@@ -79,10 +86,11 @@ def find_budget(
     elif label is not None:
         found = _labelled(domain, label)
     else:
-        return BudgetRange(
-            None,
-            MIN_BUDGET if min_budget is None else min_budget,
-            MAX_BUDGET if max_budget is None else max_budget,
+        return _unlabelled(default, min_budget, max_budget)
+    if default is not None and not math.isclose(default, found.max_budget, rel_tol=1e-9):
+        raise ValueError(
+            f"the objective's default budget={default!r} contradicts the space, where {found.label!r} gives "
+            f"max_budget={found.max_budget!r}: {DEFAULT_IS_FULL}"
         )
     for name, asked, given in [
         ("min_budget", min_budget, found.min_budget),
@@ -94,6 +102,24 @@ def find_budget(
                 "leave the option out, or change the space"
             )
     return found
+
+
+def _unlabelled(default: Budget | None, min_budget: Budget | None, max_budget: Budget | None) -> BudgetRange:
+    if default is not None and max_budget is not None and positive("max_budget", max_budget) != default:
+        raise ValueError(
+            f"max_budget={max_budget!r} contradicts the objective's default budget={default!r}: "
+            f"{DEFAULT_IS_FULL}"
+        )
+    if default is not None and min_budget is None and default <= MIN_BUDGET:
+        raise ValueError(
+            f"the objective's default budget={default!r} is the full budget, not above min_budget, which is "
+            f"{MIN_BUDGET} where none is given: pass a min_budget, or make the default the full budget"
+        )
+    return BudgetRange(
+        None,
+        MIN_BUDGET if min_budget is None else min_budget,
+        max_budget if max_budget is not None else default if default is not None else MAX_BUDGET,
+    )
 
 
 def _labelled(domain: Domain, label: str) -> BudgetRange:

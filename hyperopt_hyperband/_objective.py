@@ -13,7 +13,7 @@ from hyperopt.pyll.base import Apply, GarbageCollected
 
 from hyperopt_hyperband._checkpoint import Slot, leave, slot_of_parameters, slot_of_trial, take_up
 from hyperopt_hyperband._documents import budget_of
-from hyperopt_hyperband._schedule import Budget
+from hyperopt_hyperband._schedule import Budget, positive_number
 from hyperopt_hyperband._space import BudgetLabel, evaluate, parameters
 
 NO_TRIAL = (
@@ -30,8 +30,10 @@ def with_budget(
         @hyperband.with_budget
         def objective(params, budget=81, checkpoint=None): ...
 
-    Where the trial has no budget (TPE, random search), the function's own default holds. Called directly,
-    the function is what it was.
+    Where the trial has no budget (TPE, random search), the function's own default holds: 81 above. It is the
+    full budget, and so the max_budget of `hyperband.suggest` too. Without a default, or with one that is no
+    positive number (None), max_budget is what the space or the options say, and 81 where they say nothing.
+    Called directly, the function is what it was.
 
     `checkpoint` may be left out. It is None on a configuration's first evaluation, and wherever there is
     none: train from the start. On a promotion, `checkpoint.state` is what the evaluation at the rung below
@@ -55,9 +57,10 @@ def with_budget(
     Raises
     ------
     ValueError
-        The function takes no budget beside the parameters, or no checkpoint for a checkpoint_dir. In fmin,
-        under SparkTrials: the space has no `hyperband.budget`, there is no checkpoint_dir for checkpoints, or
-        another run has taken it.
+        The function takes no budget beside the parameters, or no checkpoint for a checkpoint_dir. In fmin:
+        its default is not the max_budget of the space or the options; or it has none, and neither has the
+        trial. Under SparkTrials: the space has no `hyperband.budget`, there is no checkpoint_dir for
+        checkpoints, or another run has taken it.
     """
     if objective is None:
         return functools.partial(with_budget, checkpoint_dir=checkpoint_dir)
@@ -65,6 +68,8 @@ def with_budget(
         raise ValueError(f"with_budget({objective!r}): pass a function, and checkpoint_dir by its name")
     signature = inspect.signature(objective)
     takes_checkpoint = "checkpoint" in signature.parameters
+    # Absent where **kwargs take it.
+    default = signature.parameters["budget"].default if "budget" in signature.parameters else None
     try:
         signature.bind({}, budget=1, **({"checkpoint": None} if takes_checkpoint else {}))
     except TypeError as error:
@@ -89,6 +94,11 @@ def with_budget(
         else:
             budget, slot = budget_of(ctrl.current_trial), slot_of_trial(ctrl, folder)
         params = evaluate(expr, memo)
+        if budget is None and default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{_name(objective)}{signature} has no default for the budget, and under this algorithm the "
+                "trial has none: give it the full budget as default, such as budget=81"
+            )
         given = {} if budget is None else {"budget": budget}
         if not takes_checkpoint:
             return objective(params, **given)
@@ -108,6 +118,7 @@ def with_budget(
         needs_trial=True,
         takes_checkpoint=takes_checkpoint,
         checkpoint_dir=folder,
+        budget_by_default=positive_number(default),
     )
     return with_trial
 

@@ -112,9 +112,8 @@ class Schedule:
         ValueError
             An option out of its range.
         """
-        seconds = _positive("seconds_at_full_budget", seconds_at_full_budget)
-        if not isinstance(workers, numbers.Integral) or isinstance(workers, bool) or workers < 1:
-            raise ValueError(f"workers={workers!r}: pass a whole number, 1 or more")
+        seconds = positive("seconds_at_full_budget", seconds_at_full_budget)
+        workers = whole("workers", workers)
         return timedelta(seconds=seconds / self.max_budget * _makespan(self.brackets, workers, continued))
 
     def __str__(self) -> str:
@@ -168,9 +167,9 @@ def schedule(
 
     Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
     """
-    min_budget = _positive("min_budget", min_budget)
-    max_budget = _positive("max_budget", max_budget)
-    eta = _positive("eta", eta)
+    min_budget = positive("min_budget", min_budget)
+    max_budget = positive("max_budget", max_budget)
+    eta = positive("eta", eta)
     if eta < 2:
         raise ValueError(f"eta={eta}: a rung keeps 1/eta of its configurations; pass 2 or more (default 3)")
     if min_budget > max_budget:
@@ -178,7 +177,7 @@ def schedule(
             f"min_budget={min_budget} is above max_budget={max_budget}: pass {max_budget} or less"
         )
     if step is not None:
-        step = _positive("step", step)
+        step = positive("step", step)
         if step > min_budget:
             raise ValueError(f"step={step} is above min_budget={min_budget}: pass {min_budget} or less")
     if isinstance(eta, float) and eta.is_integer():
@@ -261,12 +260,30 @@ def _rounded(budget: float, step: Budget | None) -> Budget:
     return budget if step is None else round(budget / step) * step
 
 
-def _positive(name: str, value: object) -> Budget:
+def positive_number(value: object) -> Budget | None:
+    """A positive, finite number as Python has it; None for anything else."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = int(value) if isinstance(value, numbers.Integral) else float(value)
         if SMALLEST <= number <= LARGEST:
             return number
-    raise ValueError(f"{name}={value!r}: pass a positive, finite number, from {SMALLEST:g} to {LARGEST:g}")
+    return None
+
+
+def positive(name: str, value: object) -> Budget:
+    """The option as a number, or a ValueError that names it."""
+    number = positive_number(value)
+    if number is None:
+        raise ValueError(
+            f"{name}={value!r}: pass a positive, finite number, from {SMALLEST:g} to {LARGEST:g}"
+        )
+    return number
+
+
+def whole(name: str, value: object) -> int:
+    """The option as an int of 1 or more, or a ValueError that names it."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}: pass a whole number, 1 or more")
+    return int(value)
 
 
 def multiples(total: Budget, max_budget: Budget) -> str:

@@ -81,9 +81,10 @@ def suggest(
     new_ids, domain, trials, seed
         Hyperopt's own.
     min_budget, max_budget : int or float, optional
-        What one evaluation may spend. Default: the bounds of the space's budget, or 1 and 81.
+        What one evaluation may spend. Default: the bounds of the space's budget. Where it has none: 1, and
+        what the objective of `hyperband.with_budget` has as its default for the budget, or 81.
     eta : int or float, at least 2
-        Each rung keeps the best 1/eta of its configurations.
+        Each rung keeps the best 1/eta of its configurations. Default 3.
     budget : str, optional
         The label of a numeric hyperparameter that is the budget. Default: the space's
         `hyperband.budget` node, where it has one.
@@ -93,7 +94,7 @@ def suggest(
         and for its loss the rank: a higher budget beats a lower one, the loss decides within a budget, and
         failures come last. Default: random draws.
     random_share : float, 0 to 1
-        The share of draws that stay random, whatever the sampler.
+        The share of draws that stay random, whatever the sampler. Default 0.25.
 
     Returns
     -------
@@ -103,7 +104,7 @@ def suggest(
     Raises
     ------
     ValueError
-        Options that are out of range or do not fit the space, or trials of another space.
+        Options that are out of range or do not fit the space or the objective, or trials of another space.
 
     Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
     """

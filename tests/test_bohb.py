@@ -301,7 +301,7 @@ def test_foreign_trials_of_a_smaller_space_and_points_are_learned_from():
 @pytest.mark.parametrize("other", [3, 81])
 def test_a_run_with_other_options_is_learned_from_at_its_own_budgets(other):
     space = {"x": hp.uniform("x", -5, 5)}
-    objective = hyperband.with_budget(lambda p, budget=9: (p["x"] - 1) ** 2 + 1 / budget)
+    objective = hyperband.with_budget(lambda p, budget: (p["x"] - 1) ** 2 + 1 / budget)
     trials = run(objective, space, 30, algo=partial(bohb.suggest, min_budget=other, max_budget=other))
     run(objective, space, 36, trials=trials, algo=partial(always, max_budget=9))
     drawn = [doc["misc"]["vals"]["x"][0] for doc in trials.trials[30:]]

@@ -1,14 +1,16 @@
 import copy
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import broken_anneal, run
+from conftest import broken_anneal, places, run
 from hyperopt import Trials, anneal, fmin, hp, rand, tpe
 from hyperopt.base import Domain
 
-from hyperopt_hyperband import hyperband
+from hyperopt_hyperband import ExecutorTrials, bohb, hyperband
 from hyperopt_hyperband._budget import find_budget
 
 
@@ -122,6 +124,142 @@ def test_with_budget_hands_over_the_trial_s_budget():
     assert seen == [81] * 5
     assert objective({"x": 1}) == 82
     assert objective({"x": 1}, budget=3) == 4
+
+
+class Trainer:
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, params, budget=27, **more):
+        self.seen.append(budget)
+        return params["x"] + 1 / budget
+
+
+def trainer(params, budget, seen):
+    seen.append(budget)
+    return params["x"] + 1 / budget
+
+
+def with_default():
+    """Objectives whose budget is 27 by default, each with the list of budgets that it has seen."""
+
+    def function(params, budget=27):
+        return trainer(params, budget, seen)
+
+    def continued(params, budget=27, checkpoint=None):
+        return {"loss": trainer(params, budget, seen), "status": "ok", "checkpoint": budget}
+
+    seen, whole = [], Trainer()
+    return {
+        "function": (function, seen),
+        "continued": (continued, seen),
+        "numpy": (lambda params, budget=np.int64(27): trainer(params, budget, seen), seen),  # noqa: B008
+        "partial": (partial(trainer, seen=seen, budget=27), seen),
+        "class": (whole, whole.seen),
+    }
+
+
+ONE = {"x": hp.uniform("x", 0, 1)}
+
+
+@pytest.mark.parametrize("kind", with_default())
+@pytest.mark.parametrize("algo", [hyperband.suggest, bohb.suggest])
+def test_the_function_s_default_is_the_full_budget(kind, algo):
+    function, seen = with_default()[kind]
+    plan = hyperband.schedule(1, 27)
+    trials = run(hyperband.with_budget(function), ONE, plan.evaluations, algo=algo)
+    planned = [rung for bracket in plan.brackets for rung in bracket.rungs]
+    assert sorted(seen) == sorted(rung.budget for rung in planned for _ in range(rung.configurations))
+    assert {type(doc["misc"]["budget"]) for doc in trials.trials} == {int}
+    seen.clear()
+    run(hyperband.with_budget(function), ONE, 3, algo=tpe.suggest)
+    assert seen == [27] * 3
+
+
+def test_the_default_reaches_the_driver_of_executor_trials():
+    function, seen = with_default()["function"]
+    with ThreadPoolExecutor(2) as executor:
+        run(hyperband.with_budget(function), ONE, 40, trials=ExecutorTrials(executor))
+    assert seen[:27] == [1] * 27
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda params, budget: 0,
+        lambda params, budget=None: 0,
+        lambda params, budget=0: 0,
+        lambda params, budget=True: 0,
+        lambda params, budget="81": 0,
+        lambda params, budget=math.inf: 0,
+        lambda params, **options: 0,
+    ],
+)
+def test_without_a_number_as_default_the_full_budget_is_81(function):
+    assert places(run(hyperband.with_budget(function), ONE, 1)) == [(0, 4, 0, 1)]
+    algo = partial(hyperband.suggest, max_budget=9)
+    assert places(run(hyperband.with_budget(function), ONE, 1, algo=algo)) == [(0, 2, 0, 1)]
+
+
+def test_without_a_default_other_algorithms_are_told_to_give_one():
+    objective = hyperband.with_budget(lambda params, budget: 0)
+    with pytest.raises(ValueError, match=r"\(params, budget\) has no default .*, such as budget=81"):
+        run(objective, ONE, 3, algo=tpe.suggest)
+    seen = []
+    run(hyperband.with_budget(lambda params, **its: seen.append(its) or 0), ONE, 2, algo=rand.suggest)
+    assert seen == [{}, {}]
+
+
+def test_a_default_that_contradicts_the_options_or_the_space_is_refused():
+    objective = hyperband.with_budget(lambda params, budget=27: 0)
+    with pytest.raises(ValueError, match="max_budget=9 contradicts the objective's default budget=27: "):
+        run(objective, ONE, 1, algo=partial(hyperband.suggest, max_budget=9))
+    space = ONE | {"epochs": hyperband.budget("epochs", 1, 81)}
+    with pytest.raises(ValueError, match=r"default budget=27 .* where 'epochs' gives max_budget=81: .* same"):
+        run(objective, space, 1)
+    space = ONE | {"n": hp.quniform("n", 5, 100, 5)}
+    with pytest.raises(ValueError, match=r"default budget=27 .* where 'n' gives max_budget=100: .* the same"):
+        run(objective, space, 1, algo=partial(hyperband.suggest, budget="n"))
+    with pytest.raises(ValueError, match="min_budget=81 is above max_budget=27: pass 27 or less"):
+        run(objective, ONE, 1, algo=partial(hyperband.suggest, min_budget=81))
+
+
+@pytest.mark.parametrize(
+    ("node", "options"),
+    [
+        (hyperband.budget("b", 0.1, 8.1), {}),
+        (hp.loguniform("b", math.log(0.1), math.log(8.1)), {"budget": "b"}),
+        (hp.uniform("x", 0, 1), {"min_budget": 0.1, "max_budget": 8.1}),
+        (hp.uniform("x", 0, 1), {"min_budget": 0.1}),
+    ],
+)
+def test_a_default_may_say_what_options_or_space_say_too(node, options):
+    objective = hyperband.with_budget(lambda params, budget=8.1: budget)
+    trials = run(
+        objective, {"node": node, "y": hp.uniform("y", 0, 1)}, 5, algo=partial(hyperband.suggest, **options)
+    )
+    assert places(trials) == [(0, 4, 0, pytest.approx(0.1))] * 5
+
+
+@pytest.mark.parametrize("default", [0.5, 1, 1.0])
+def test_a_default_that_leaves_no_lower_budget_needs_a_min_budget(default):
+    objective = hyperband.with_budget(lambda params, budget=default: budget)
+    with pytest.raises(
+        ValueError, match=f"default budget={default} is .* which is 1 where none is given: pa"
+    ):
+        run(objective, ONE, 1)
+    trials = run(objective, ONE, 1, algo=partial(hyperband.suggest, min_budget=default / 9))
+    assert places(trials) == [(0, 2, 0, pytest.approx(default / 9))]
+
+
+def test_older_trials_go_on_with_the_default_that_is_what_they_had():
+    older = run(hyperband.with_budget(lambda params, budget: budget), ONE, 90)
+    with pytest.warns(UserWarning, match="90 trials come from a Hyperband run with other .*max_budget"):
+        [new] = places(run(hyperband.with_budget(lambda _, budget=27: budget), ONE, 91, trials=older))[90:]
+    assert new == (0, 3, 0, 1)
+    older = run(hyperband.with_budget(lambda params, budget: budget), ONE, 90)
+    again = run(hyperband.with_budget(lambda params, budget=81: budget), ONE, 206, trials=older)
+    assert len({place[0] for place in places(again)}) == 1
 
 
 def test_with_budget_works_with_attachments_and_a_positional_space():

@@ -75,7 +75,7 @@ def test_a_promotion_takes_up_what_the_rung_below_returned(options):
     seen = []
 
     @hyperband.with_budget(**options)
-    def objective(params, budget=81, checkpoint=None):
+    def objective(params, budget=9, checkpoint=None):
         seen.append(checkpoint)
         return {
             "loss": params["x"] ** 2,

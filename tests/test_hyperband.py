@@ -276,7 +276,7 @@ def test_points_to_evaluate_come_first_and_take_no_place(space):
 
 def test_a_run_with_other_options_is_foreign_with_one_warning():
     space = {"x": hp.uniform("x", -5, 5)}
-    objective = hyperband.with_budget(lambda params, budget=9: params["x"] ** 2 + 1 / budget)
+    objective = hyperband.with_budget(lambda params, budget: params["x"] ** 2 + 1 / budget)
     trials = run(objective, space, 10, algo=partial(hyperband.suggest, max_budget=9))
     with pytest.warns(UserWarning, match="10 trials come from a Hyperband run with other") as caught:
         run(objective, space, 15, trials=trials, algo=partial(hyperband.suggest, max_budget=27))

@@ -29,7 +29,11 @@ MISTAKES = [
     ({"eta": 1}, r"eta=1: a rung keeps 1/eta of its configurations; pass 2 or more \(default 3\)"),
     ({"eta": 1.9}, "eta=1.9: .* pass 2 or more"),
     ({"min_budget": 10}, "min_budget=10 is above max_budget=9: pass 9 or less"),
-    ({"max_budget": 10**6, "eta": 2}, r"max_budget=1000000, eta=2 plan \d+ .*: raise min_budget or eta"),
+    ({"min_budget": 1e-5, "eta": 2}, r"max_budget=9, eta=2 plan \d+ .*: raise min_budget or eta"),
+    (
+        {"max_budget": 27},
+        "max_budget=27 contradicts the objective's default budget=9: .* make the two the same",
+    ),
     ({"budget": "epochs"}, r"budget='epochs' is not in the space: pass one of \['kind', 'x'\]"),
     ({"budget": "kind"}, "budget='kind' is a choice: pass the label of a numeric hyperparameter"),
     ({"budget": "x"}, "budget='x' goes from -5 to 5 in the space: .* other bounds, or use hyperband.budget"),
@@ -170,7 +174,7 @@ def test_however_often_fmin_is_called_there_is_one_warning_of_other_options(tria
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for max_evals in range(9, 90, 4):
-            algo = partial(hyperband.suggest, max_budget=27)
+            algo = partial(hyperband.suggest, min_budget=3)
             run(objective, SPACE, max_evals, trials=trials, algo=algo, max_queue_len=3)
     assert [str(w.message)[:8] for w in caught if "other min_budget" in str(w.message)] == ["8 trials"]
 

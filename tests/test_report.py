@@ -178,7 +178,7 @@ def test_a_run_of_another_algorithm_has_totals_and_an_incumbent(space):
 @pytest.mark.filterwarnings("ignore:.*trials come from a Hyperband run with other")
 def test_the_newest_schedule_is_reported_and_the_older_one_is_foreign():
     space = {"x": hp.uniform("x", -5, 5)}
-    objective = hyperband.with_budget(lambda params, budget=9: params["x"] ** 2 + 1 / budget)
+    objective = hyperband.with_budget(lambda params, budget: params["x"] ** 2 + 1 / budget)
     trials = run(objective, space, 10, algo=partial(hyperband.suggest, max_budget=9))
     run(objective, space, 30, trials=trials, algo=partial(hyperband.suggest, max_budget=27, eta=4))
     report = hyperband.report(trials)
@@ -187,7 +187,7 @@ def test_the_newest_schedule_is_reported_and_the_older_one_is_foreign():
 
 
 def test_float_budgets_without_a_label_in_the_space():
-    objective = hyperband.with_budget(lambda params, budget=1: params["x"] ** 2 + budget)
+    objective = hyperband.with_budget(lambda params, budget: params["x"] ** 2 + budget)
     algo = partial(hyperband.suggest, min_budget=0.1, max_budget=0.9)
     report = hyperband.report(run(objective, {"x": hp.uniform("x", 0, 1)}, ITERATION, algo=algo))
     assert done(report) == [
@@ -395,7 +395,7 @@ def test_the_incumbent_is_one_and_the_same_wherever_it_is_asked_for():
     before = hyperband.incumbent(trials)["tid"]
     larger = partial(hyperband.suggest, max_budget=27)
     with pytest.warns(UserWarning, match="22 trials come from a Hyperband run with other"):
-        [pending] = larger([25], Domain(objective, space), trials, 0)
+        [pending] = larger([25], Domain(hyperband.with_budget(lambda _, budget: budget), space), trials, 0)
     trials.insert_trial_docs([pending])
     trials.refresh()
     assert hyperband.incumbent(trials)["tid"] == before, "what is only pending changes nothing"

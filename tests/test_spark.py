@@ -118,7 +118,7 @@ def test_early_stop_ends_the_run(spark):
 
 
 def test_with_budget_says_that_spark_hands_it_no_trial(spark):
-    objective = hyperband.with_budget(lambda params, budget=1: budget)
+    objective = hyperband.with_budget(lambda params, budget=9: budget)
     with pytest.raises(ValueError, match=r"SparkTrials hands none.*hyperband\.budget"):
         run(spark, objective, 3, 2, space={"x": hp.uniform("x", -5, 5)})
 

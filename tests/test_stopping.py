@@ -80,7 +80,7 @@ def test_without_hyperband_it_never_stops(space):
 
 
 def test_trials_of_other_options_are_no_iterations_of_this_run(space):
-    objective = hyperband.with_budget(lambda params, budget=9: 1 / budget)
+    objective = hyperband.with_budget(lambda params, budget: 1 / budget)
     space = {"x": space["x"]}
     trials = run(objective, space, 200, algo=partial(hyperband.suggest, max_budget=9))
     with pytest.warns(UserWarning, match="come from a Hyperband run with other"):
