@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, overload
 
 from hyperopt.base import Domain
 from hyperopt.pyll import scope
 from hyperopt.pyll.base import Apply
 
-from hyperopt_hyperband._schedule import Budget, positive, schedule
+from hyperopt_hyperband import _schedule
+from hyperopt_hyperband._schedule import Budget, Schedule, positive
 from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, hyperparameters
 
 MIN_BUDGET, MAX_BUDGET = 1, 81
@@ -47,7 +49,7 @@ def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
     """
     if not isinstance(label, str):
         raise ValueError(f"label={label!r}: pass the name of the budget as a str")
-    plan = schedule(min_budget, max_budget)
+    plan = _schedule.schedule(min_budget, max_budget)
     integer = isinstance(plan.min_budget, int) and isinstance(plan.max_budget, int)
     kind = int if integer else float
     # A distribution with a single value, max_budget, for the algorithms that know no budgets.
@@ -56,6 +58,70 @@ def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
     name = BudgetLabel(label, kind(plan.min_budget), kind(plan.max_budget))
     node = scope.hyperopt_param(name, only_full)
     return scope.int(node) if integer else scope.float(node)
+
+
+@overload
+def schedule(
+    min_budget: Budget, max_budget: Budget, eta: Budget = 3, *, step: Budget | None = None
+) -> Schedule: ...
+@overload
+def schedule(min_budget: Any, *, budget: str | None = None, eta: Budget = 3) -> Schedule: ...
+def schedule(
+    min_budget: Any,
+    max_budget: Budget | None = None,
+    eta: Budget = 3,
+    *,
+    step: Budget | None = None,
+    budget: str | None = None,
+) -> Schedule:
+    """Plan one Hyperband iteration, from two bounds or from a space: `schedule(1, 81)`, `schedule(space)`.
+
+    Bracket s of s_max, ..., 0 draws n = ceil((s_max + 1) / (s + 1) * eta^s) configurations; its rung i
+    evaluates floor(n * eta^-i) of them at budget max_budget * eta^(i - s), s_max being the largest s with
+    min_budget * eta^s <= max_budget. (The paper's Table 1 starts its brackets with 81, 27, 9, 6, 5
+    configurations where Algorithm 1 gives 81, 34, 15, 8, 5: its authors' code rounds down
+    inside the bracket.)
+
+    Parameters
+    ----------
+    min_budget : int or float, 0 < min_budget <= max_budget; or a space
+        The least that one evaluation may spend, in any unit; or the space of the run, whose budget then
+        gives both bounds.
+    max_budget : int or float
+        The most that one evaluation may spend. Two ints give int budgets.
+    eta : int or float, at least 2
+        Each rung keeps the best 1/eta of its configurations. Default 3; with a space, pass it by name.
+    step : int or float, optional
+        Budgets are rounded to multiples of it; the top rung stays at max_budget. Default 1 for ints,
+        no rounding for floats; a space brings its own.
+    budget : str, optional
+        With a space: the label of its hyperparameter that is the budget, as in `hyperband.suggest`. Default:
+        its `hyperband.budget` node.
+
+    Raises
+    ------
+    ValueError
+        A budget or step that is not a positive finite number, min_budget above max_budget or below step, eta
+        below 2; a space without a budget, or bounds beside a space.
+
+    Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
+    """
+    if not isinstance(min_budget, Apply | dict | list | tuple):
+        if budget is not None:
+            raise ValueError(f"budget={budget!r} is a label: pass the space that has it, in place of bounds")
+        return _schedule.schedule(min_budget, max_budget, eta, step=step)  # type: ignore[arg-type]
+    for name, value in (("max_budget", max_budget), ("step", step)):
+        if value is not None:
+            raise ValueError(
+                f"{name}={value!r} beside a space, whose budget gives it: pass budget and eta alone, by name"
+            )
+    found = find_budget(Domain(None, min_budget), budget, None, None)
+    if found.label is None:
+        raise ValueError(
+            "the space has no budget: put hyperband.budget(label, min_budget, max_budget) into it, or name "
+            "one of its hyperparameters with budget=label; else pass the bounds, as in schedule(1, 81)"
+        )
+    return _schedule.schedule(found.min_budget, found.max_budget, eta, step=found.step)
 
 
 def has_node(domain: Domain) -> bool:

@@ -141,32 +141,7 @@ class Schedule:
 def schedule(
     min_budget: Budget, max_budget: Budget, eta: Budget = 3, *, step: Budget | None = None
 ) -> Schedule:
-    """Plan one Hyperband iteration.
-
-    Bracket s of s_max, ..., 0 draws n = ceil((s_max + 1) / (s + 1) * eta^s) configurations; its rung i
-    evaluates floor(n * eta^-i) of them at budget max_budget * eta^(i - s), s_max being the largest s with
-    min_budget * eta^s <= max_budget. (The paper's Table 1 starts its brackets with 81, 27, 9, 6, 5
-    configurations where Algorithm 1 gives 81, 34, 15, 8, 5: its authors' code rounds down
-    inside the bracket.)
-
-    Parameters
-    ----------
-    min_budget, max_budget : int or float, 0 < min_budget <= max_budget
-        The least and the most that one evaluation may spend, in any unit. Two ints give int budgets.
-    eta : int or float, at least 2
-        Each rung keeps the best 1/eta of its configurations.
-    step : int or float, optional
-        Budgets are rounded to multiples of it; the top rung stays at max_budget. Default 1 for ints,
-        no rounding for floats.
-
-    Raises
-    ------
-    ValueError
-        A budget or step that is not a positive finite number, min_budget above max_budget or below step, eta
-        below 2.
-
-    Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
-    """
+    """Plan one Hyperband iteration; the public `hyperband.schedule`, of `_budget`, documents the options."""
     min_budget = positive("min_budget", min_budget)
     max_budget = positive("max_budget", max_budget)
     eta = positive("eta", eta)

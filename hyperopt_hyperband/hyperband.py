@@ -10,8 +10,9 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import numpy as np
 from hyperopt.base import Domain, Trials
 
+from hyperopt_hyperband import _schedule
 from hyperopt_hyperband._ask_tell import ask, parameters, tell
-from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node
+from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node, schedule
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
@@ -31,7 +32,7 @@ from hyperopt_hyperband._report import records, report
 from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
 from hyperopt_hyperband._samplers import Model, Request, Suggest, model_draws, model_of, random_draws
 from hyperopt_hyperband._saving import load_trials, save_trials
-from hyperopt_hyperband._schedule import Budget, Schedule, schedule
+from hyperopt_hyperband._schedule import Budget, Schedule
 from hyperopt_hyperband._space import contains, name_of
 from hyperopt_hyperband._stopping import no_progress
 from hyperopt_hyperband._warn import warn
@@ -112,7 +113,7 @@ def suggest(
         raise ValueError(f"random_share={random_share!r}: pass a number from 0 to 1")
     model = None if sampler is None else model_of(sampler)
     budgets = find_budget(domain, budget, min_budget, max_budget)
-    plan = schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
+    plan = _schedule.schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
     known = Space(name_of(domain.expr), functools.partial(_has, domain, budgets.label))
     history = read(trials, plan, known)
     _check_trials(history, domain)

@@ -262,6 +262,67 @@ def test_older_trials_go_on_with_the_default_that_is_what_they_had():
     assert len({place[0] for place in places(again)}) == 1
 
 
+@pytest.mark.parametrize(
+    ("space", "label", "bounds"),
+    [
+        ({"x": hp.uniform("x", 0, 1), "epochs": hyperband.budget("epochs", 2, 50)}, None, (2, 50)),
+        (hyperband.budget("epochs", 0.1, 8.1), None, (0.1, 8.1)),
+        ([hp.choice("kind", [{"n": hyperband.budget("n", 1, 9)}, (hp.normal("y", 0, 1),)])], None, (1, 9)),
+        (hp.choice("kind", [None, {"deep": [hp.uniformint("n", 1, 81)]}]), "n", (1, 81)),
+        ((hp.loguniform("n", 0, math.log(243)), 3), "n", (1, 243)),
+    ],
+)
+def test_a_schedule_reads_the_budget_of_a_space(space, label, bounds):
+    plan = hyperband.schedule(space, budget=label)
+    assert (plan.min_budget, plan.max_budget) == bounds
+    assert plan == hyperband.schedule(plan.min_budget, plan.max_budget)
+    assert hyperband.schedule(space, budget=label, eta=4) == hyperband.schedule(
+        plan.min_budget, plan.max_budget, 4
+    )
+
+
+def test_a_schedule_of_a_space_is_what_a_run_evaluates():
+    space = {"x": hp.uniform("x", 0, 1), "n": hp.quniform("n", 5, 100, 5)}
+    plan = hyperband.schedule(space, budget="n", eta=2)
+    trials = run(
+        lambda p: p["x"], space, plan.evaluations, algo=partial(hyperband.suggest, budget="n", eta=2)
+    )
+    assert sorted(place[1:] for place in places(trials)) == sorted(
+        (bracket.s, i, rung.budget)
+        for bracket in plan.brackets
+        for i, rung in enumerate(bracket.rungs)
+        for _ in range(rung.configurations)
+    )
+
+
+def test_a_schedule_of_two_numbers_takes_them_in_every_way():
+    plan = hyperband.schedule(1, 81, 3)
+    assert plan == hyperband.schedule(1, 81) == hyperband.schedule(min_budget=1, max_budget=81, eta=3)
+    assert hyperband.schedule(5, 100, step=5).brackets[0].rungs[0].budget == 10
+
+
+def test_what_is_no_schedule_is_refused_with_a_remedy(space):
+    two_ways = r"no budget: put hyperband\.budget\(label, .*name one of its hyperparameters with budget=label"
+    for without in (ONE, hp.uniform("x", 0, 1), [3, hp.randint("n", 81)]):
+        with pytest.raises(ValueError, match=two_ways):
+            hyperband.schedule(without)
+    with pytest.raises(ValueError, match=r"budget='z' is not in the space: pass one of \['x'\]"):
+        hyperband.schedule(ONE, budget="z")
+    with pytest.raises(ValueError, match=r"more than one budget, \['epochs', 'x'\]: keep one"):
+        hyperband.schedule(space, budget="x")
+    with pytest.raises(ValueError, match=r"eta=1: .* pass 2 or more"):
+        hyperband.schedule(space, eta=1)
+    for wrong in ({"max_budget": 4}, {"step": 2}):
+        with pytest.raises(ValueError, match=r"=[24] beside a space.*: pass budget and eta alone, by name"):
+            hyperband.schedule(space, **wrong)
+    with pytest.raises(ValueError, match="budget='epochs' is a label: pass the space that has it"):
+        hyperband.schedule(1, 81, budget="epochs")
+    with pytest.raises(ValueError, match="max_budget=None: pass a positive, finite number"):
+        hyperband.schedule(81)
+    with pytest.raises(ValueError, match="min_budget='space': pass a positive, finite number"):
+        hyperband.schedule("space", 81)
+
+
 def test_with_budget_works_with_attachments_and_a_positional_space():
     @hyperband.with_budget
     def objective(params, budget):
