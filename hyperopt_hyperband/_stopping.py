@@ -1,14 +1,65 @@
-"""When to stop, counted in whole Hyperband iterations."""
+"""When to stop: after whole Hyperband iterations, without progress, or when time is up."""
 
 from __future__ import annotations
 
+import math
+import time
+from statistics import median
 from typing import Any
 
 from hyperopt.base import Trials
 
+from hyperopt_hyperband._documents import budget_of, documents, is_new, outcome, stamp_of, times_of
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
-from hyperopt_hyperband._history import completed_iterations
+from hyperopt_hyperband._history import completed_iterations, newest_schedule, read
+from hyperopt_hyperband._promotion import FAILED, Promote
 from hyperopt_hyperband._saving import EarlyStop
+from hyperopt_hyperband._schedule import Budget, positive, whole
+
+
+def stop_after(
+    *, iterations: int | None = None, seconds: float | None = None, early_stop_fn: EarlyStop | None = None
+) -> EarlyStop:
+    """Stop after whole Hyperband iterations, or before time is up; pass it to fmin as `early_stop_fn`.
+
+        fmin(objective, space, algo=hyperband.suggest, early_stop_fn=hyperband.stop_after(iterations=1))
+
+    max_evals may then be left out. One worker evaluates what `hyperband.schedule` plans for an iteration, and
+    one evaluation more where the space has too few configurations to fill the last bracket. With many
+    workers, or a max_queue_len above 1, the next iteration begins while this one waits. What is under way at
+    the end, ExecutorTrials cancels, and begins with when fmin is called again; other backends wait for it.
+
+    Parameters
+    ----------
+    iterations : int, at least 1, optional
+        How many complete Hyperband iterations the trials are to hold. As with max_evals, those of earlier
+        calls of fmin count; where they are enough, fmin stops after one evaluation more. Other algorithms
+        have no iterations: they go on until seconds or max_evals end the run.
+    seconds : int or float, positive, optional
+        The time left, counted from this call of stop_after. The next evaluation begins only where it can end
+        in time: by the median time of those that have succeeded at its budget, or else by that at the nearest
+        budget, in proportion. The first evaluation always begins. Under other algorithms the median of all
+        counts. (fmin's own `timeout` begins an evaluation as long as any time is left.)
+    early_stop_fn : callable, optional
+        Another reason to stop, such as `hyperband.no_progress()`.
+
+    Raises
+    ------
+    ValueError
+        Neither iterations nor seconds is given, or one is out of its range.
+    """
+    if iterations is None and seconds is None:
+        raise ValueError("stop_after needs an end: pass iterations=1 or more, seconds, or both")
+    most = math.inf if iterations is None else whole("iterations", iterations)
+    deadline = math.inf if seconds is None else time.monotonic() + positive("seconds", seconds)
+
+    def stop(trials: Trials, *args: Any) -> tuple[bool, Any]:
+        stopped, args = early_stop_fn(trials, *args) if early_stop_fn else (False, args)
+        complete = completed_iterations(trials) >= most
+        late = deadline < math.inf and time.monotonic() + _expected_seconds(trials) > deadline
+        return stopped or complete or late, args
+
+    return stop
 
 
 def no_progress(*, iterations: int = 1) -> EarlyStop:
@@ -21,16 +72,15 @@ def no_progress(*, iterations: int = 1) -> EarlyStop:
     Parameters
     ----------
     iterations : int, at least 1
-        How many complete Hyperband iterations in a row may pass without a better incumbent. Where they have,
-        fmin called again with the same trials stops after one evaluation more.
+        How many complete Hyperband iterations in a row may pass without a better incumbent. Default 1. Where
+        they have, fmin called again with the same trials stops after one evaluation more.
 
     Raises
     ------
     ValueError
         iterations is not a whole number of 1 or more.
     """
-    if not isinstance(iterations, int) or isinstance(iterations, bool) or iterations < 1:
-        raise ValueError(f"iterations={iterations!r}: pass a whole number, 1 or more")
+    iterations = whole("iterations", iterations)
 
     def stop(trials: Trials, seen: int = 0, *_: Any) -> tuple[bool, list[int]]:
         completed = completed_iterations(trials)
@@ -45,3 +95,34 @@ def _improved(trials: Trials) -> int:
     """The Hyperband iteration that found the incumbent; -1 where none did, or another run."""
     best = incumbent_of(evaluations(trials))
     return best.place[0] if best is not None and best.place else -1
+
+
+def _expected_seconds(trials: Trials) -> float:
+    """What the next evaluation will take, by the times of those that have succeeded; 0 where none tells."""
+    budget = _next_budget(trials)
+    seen: dict[Budget | None, list[float]] = {}
+    for document in documents(trials):
+        begun, ended = times_of(document)
+        value = outcome(document)
+        if begun and ended and value is not None and value < FAILED:
+            seen.setdefault(budget_of(document), []).append((ended - begun).total_seconds())
+    if budget in seen:
+        return median(seen[budget])
+    known = [other for other in seen if other is not None]
+    if budget is None or not known:
+        return 0
+    nearest = min(known, key=lambda other: abs(math.log(budget / other)))
+    return median(seen[nearest]) * budget / nearest
+
+
+def _next_budget(trials: Trials) -> Budget | None:
+    """The budget of the evaluation that comes next; None where it is not one of Hyperband's."""
+    everything = documents(trials)
+    following = next((document for document in everything if is_new(document)), None)
+    if following is not None:
+        return budget_of(following)
+    plan = newest_schedule(trials)
+    if plan is None or stamp_of(everything[-1]) is None:  # another algorithm goes on
+        return None
+    (_, s), action = read(trials, plan).next_action()
+    return plan.bracket(s).rungs[action.rung if isinstance(action, Promote) else 0].budget

@@ -34,7 +34,7 @@ from hyperopt_hyperband._samplers import Model, Request, Suggest, model_draws, m
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule
 from hyperopt_hyperband._space import contains, name_of
-from hyperopt_hyperband._stopping import no_progress
+from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._warn import warn
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "report",
     "save_trials",
     "schedule",
+    "stop_after",
     "suggest",
     "tell",
     "with_budget",

@@ -1,14 +1,19 @@
+import datetime
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 
 import pytest
-from conftest import loss, run
-from hyperopt import STATUS_FAIL, Trials, tpe
-from hyperopt.base import JOB_STATE_DONE
+from conftest import loss, places, run
+from hyperopt import STATUS_FAIL, Trials, hp, rand, tpe
+from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, trials_from_docs
 from hyperopt.early_stop import no_progress_loss
 from hyperopt.exceptions import AllTrialsFailed
+from hyperopt.fmin import generate_trials_to_calculate
 from simulator import Simulation
 
-from hyperopt_hyperband import hyperband
+from hyperopt_hyperband import ExecutorTrials, _documents, _stopping, bohb, hyperband
 from hyperopt_hyperband._history import completed_iterations
 
 ITERATION = hyperband.schedule(1, 9).evaluations
@@ -113,3 +118,231 @@ def test_completed_iterations_are_those_with_nothing_left_to_do(workers):
 def test_iterations_are_whole_and_positive(wrong):
     with pytest.raises(ValueError, match=f"iterations={wrong}: pass a whole number, 1 or more"):
         hyperband.no_progress(iterations=wrong)
+
+
+@pytest.mark.parametrize("algo", [hyperband.suggest, bohb.suggest])
+@pytest.mark.parametrize("iterations", [1, 2])
+def test_stop_after_ends_exactly_where_the_iterations_do(space, iterations, algo):
+    trials = run(loss, space, None, algo=algo, early_stop_fn=hyperband.stop_after(iterations=iterations))
+    assert len(trials) == iterations * hyperband.schedule(space).evaluations
+
+
+@pytest.mark.parametrize("max_queue_len", [2, 3, 5, 40])
+def test_what_fmin_asks_for_at_once_is_evaluated_too(space, max_queue_len):
+    stop = hyperband.stop_after(iterations=1)
+    trials = run(loss, space, None, early_stop_fn=stop, max_queue_len=max_queue_len)
+    assert completed_iterations(trials) >= 1
+    assert completed_iterations(trials_from_docs(trials.trials[:-max_queue_len])) == 0
+
+
+def test_one_worker_of_an_executor_ends_exactly_too(space):
+    with ThreadPoolExecutor(1) as executor:
+        trials = ExecutorTrials(executor)
+        run(loss, space, None, trials=trials, early_stop_fn=hyperband.stop_after(iterations=2))
+    assert len(trials) == 2 * ITERATION
+
+
+def test_many_workers_finish_the_iteration_and_go_on_with_what_they_had_begun(space):
+    stop = hyperband.stop_after(iterations=1)
+    with ThreadPoolExecutor(4) as executor:
+        trials = run(loss, space, None, trials=ExecutorTrials(executor), early_stop_fn=stop)
+        begun = len(trials._dynamic_trials)
+        assert completed_iterations(trials) == 1
+        assert begun >= ITERATION
+        assert sorted(places(trials)[:begun])[:ITERATION] == sorted(p for p in places(trials) if p[0] == 0)
+        run(loss, space, None, trials=trials, early_stop_fn=hyperband.stop_after(iterations=2))
+    assert completed_iterations(trials) == 2
+    assert sum(place[0] < 2 for place in places(trials)) == 2 * ITERATION
+
+
+@pytest.mark.parametrize("failing", [lambda p: p["epochs"] == 1, lambda p: p["x"] < 2, lambda p: True])
+@pytest.mark.parametrize("worker", ["Hyperopt's", "an executor's"])
+def test_an_iteration_of_failures_ends_where_nothing_is_left_to_do(space, failing, worker):
+    def objective(params):
+        if failing(params):
+            raise RuntimeError
+        return loss(params)
+
+    with ThreadPoolExecutor(1) as executor:
+        trials = Trials() if worker == "Hyperopt's" else ExecutorTrials(executor)
+        stop = hyperband.stop_after(iterations=1)
+        try:
+            run(objective, space, None, trials=trials, early_stop_fn=stop, catch_eval_exceptions=True)
+        except AllTrialsFailed:
+            assert failing({"x": 9, "epochs": 9})
+    assert completed_iterations(trials) == 1
+    assert {place[0] for place in places(trials)} == {0}
+
+
+@pytest.mark.parametrize(("points", "more"), [(1, 1), (2, 1), (3, 0), (4, 0), (8, 0)])
+def test_in_a_small_space_the_iteration_ends_too(points, more):
+    space = {"x": hp.randint("x", points), "epochs": hyperband.budget("epochs", 1, 9)}
+    trials = run(loss, space, None, early_stop_fn=hyperband.stop_after(iterations=1))
+    assert completed_iterations(trials) == 1
+    assert sum(place[0] == 1 for place in places(trials)) == more
+
+
+@pytest.mark.parametrize("cut", [1, ITERATION - 1])
+def test_iterations_count_those_of_earlier_calls(space, cut):
+    trials = run(loss, space, cut)
+    run(loss, space, None, trials=trials, early_stop_fn=hyperband.stop_after(iterations=1), seed=1)
+    assert len(trials) == ITERATION
+    run(loss, space, None, trials=trials, early_stop_fn=hyperband.stop_after(iterations=1), seed=2)
+    assert len(trials) == ITERATION + 1
+    run(loss, space, None, trials=trials, early_stop_fn=hyperband.stop_after(iterations=2), seed=3)
+    assert len(trials) == 2 * ITERATION
+
+
+def test_points_and_max_evals_and_a_file_go_with_it(space, tmp_path):
+    trials = generate_trials_to_calculate([{"x": 1.0, "branch": 1, "epochs": 9}])
+    save = hyperband.save_trials(tmp_path / "trials", hyperband.stop_after(iterations=1))
+    run(loss, space, None, trials=trials, early_stop_fn=save)
+    assert len(trials) == 1 + ITERATION == len(hyperband.load_trials(tmp_path / "trials"))
+    assert len(run(loss, space, 7, early_stop_fn=hyperband.stop_after(iterations=1))) == 7
+
+
+def test_it_stops_for_another_reason_too(space):
+    def stop(iterations):
+        return hyperband.stop_after(iterations=iterations, early_stop_fn=hyperband.no_progress(iterations=2))
+
+    assert len(run(best_in(0), space, None, early_stop_fn=stop(9))) == 3 * ITERATION
+    assert len(run(best_in(0), space, None, early_stop_fn=stop(2))) == 2 * ITERATION
+
+
+class Clock:
+    """Simulated time, which fmin, its documents and stop_after read."""
+
+    def __init__(self, monkeypatch):
+        self.seconds = 0
+        monkeypatch.setattr(import_module("hyperopt.fmin"), "coarse_utcnow", self.now)
+        monkeypatch.setattr(_documents, "coarse_utcnow", self.now)
+        monkeypatch.setattr(_stopping.time, "monotonic", lambda: self.seconds)
+
+    def now(self):
+        return datetime.datetime(2026, 1, 1) + datetime.timedelta(seconds=self.seconds)
+
+    def takes(self, seconds_of):
+        def objective(params):
+            self.seconds += seconds_of(params["epochs"])
+            return params["x"] ** 2
+
+        return objective
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+BUDGETS = [1] * 9 + [3] * 3 + [9] + [3] * 5 + [9] + [9] * 3
+"""Of the evaluations of an iteration, one at a time."""
+
+
+@pytest.mark.parametrize(
+    "limit", [0.5, 1, 8, 9, 9.5, 11, 12, 17, 18, 26, 27, 29, 30, 31, 70, 77, 78, 79, 100]
+)
+def test_no_evaluation_begins_that_can_t_end_in_time(space, clock, limit):
+    trials = run(
+        clock.takes(lambda epochs: epochs), space, None, early_stop_fn=hyperband.stop_after(seconds=limit)
+    )
+    assert [budget for *_, budget in places(trials)] == list(
+        itertools.islice(itertools.cycle(BUDGETS), len(trials))
+    )
+    following = [*BUDGETS, *BUDGETS][len(trials)]
+    assert clock.seconds <= limit or len(trials) == 1
+    assert clock.seconds + following > limit
+
+
+def test_the_times_of_its_own_budget_count_before_those_of_others(space, clock):
+    # 10 s at any budget: 30 s are foreseen where budget 3 is new, and 10 s where it is not.
+    constant = clock.takes(lambda epochs: 10)
+    assert len(run(constant, space, None, early_stop_fn=hyperband.stop_after(seconds=119))) == 9
+    clock.seconds = 0
+    assert len(run(constant, space, None, early_stop_fn=hyperband.stop_after(seconds=120))) == 12
+    clock.seconds = 0
+    assert len(run(constant, space, None, early_stop_fn=hyperband.stop_after(seconds=150))) == 15
+    clock.seconds = 0
+    trials = run(constant, space, ITERATION)
+    clock.seconds = 0
+    run(constant, space, None, trials=trials, early_stop_fn=hyperband.stop_after(seconds=119), seed=1)
+    assert len(trials) == ITERATION + 11
+
+
+def test_a_few_long_or_failed_evaluations_do_not_stop_it(space, clock):
+    calls = itertools.count()
+
+    def objective(params):
+        number = next(calls)
+        clock.seconds += 20 if number == 6 else 0 if number in (1, 2, 3) else 1
+        return {"status": STATUS_FAIL} if number in (1, 2, 3) else params["x"]
+
+    trials = run(objective, space, None, early_stop_fn=hyperband.stop_after(seconds=26))
+    assert len(trials) == 9, "3 s are foreseen for budget 3, when 25 have passed"
+
+
+def test_the_clock_starts_where_stop_after_is_called(space, clock):
+    stop = hyperband.stop_after(seconds=10)
+    clock.seconds = 6
+    assert len(run(clock.takes(lambda epochs: epochs), space, None, early_stop_fn=stop)) == 4
+    run(clock.takes(lambda epochs: epochs), space, None, early_stop_fn=hyperband.stop_after(seconds=5))
+    assert clock.seconds == 15
+
+
+def test_seconds_and_iterations_go_together(space, clock):
+    for seconds, evaluations in ((9, 9), (200, ITERATION)):
+        clock.seconds = 0
+        stop = hyperband.stop_after(iterations=1, seconds=seconds)
+        assert len(run(clock.takes(lambda epochs: epochs), space, None, early_stop_fn=stop)) == evaluations
+
+
+@pytest.mark.parametrize("algo", [rand.suggest, tpe.suggest])
+def test_seconds_hold_under_other_algorithms_too(space, clock, algo):
+    objective = clock.takes(lambda epochs: epochs)
+    stop = hyperband.stop_after(seconds=40)
+    trials = run(objective, space, None, algo=algo, early_stop_fn=stop)
+    assert (len(trials), clock.seconds) == (4, 36)
+    clock.seconds = 0
+    run(objective, space, 30, trials=trials)
+    clock.seconds = 0
+    run(objective, space, None, trials=trials, algo=algo, early_stop_fn=hyperband.stop_after(seconds=40))
+    assert (len(trials), clock.seconds) == (34, 36)
+
+
+def test_what_an_executor_begins_again_is_foreseen(space, clock):
+    objective = clock.takes(lambda epochs: epochs)
+    trials = run(objective, space, 13)
+    for doc in trials.trials[11:]:  # budgets 3 and 9; what else could begin has 3
+        doc.update(state=JOB_STATE_CANCEL, result={"status": "new"})
+    clock.seconds = 0
+    with ThreadPoolExecutor(1) as executor:
+        trials = ExecutorTrials(executor, trials=trials)
+        run(objective, space, None, trials=trials, early_stop_fn=hyperband.stop_after(seconds=11))
+        assert clock.seconds == 3
+        run(objective, space, None, trials=trials, early_stop_fn=hyperband.stop_after(seconds=9))
+    assert (len(trials), clock.seconds) == (13, 12)
+
+
+def test_step_and_label_of_a_space_are_foreseen(clock):
+    space = {"x": hp.uniform("x", 0, 1), "epochs": hp.quniform("epochs", 5, 100, 5)}
+    algo = partial(hyperband.suggest, budget="epochs")
+    plan = hyperband.schedule(space, budget="epochs")
+    stop = hyperband.stop_after(seconds=plan.total_budget)
+    trials = run(clock.takes(lambda epochs: epochs), space, None, algo=algo, early_stop_fn=stop)
+    assert (len(trials), clock.seconds) == (plan.evaluations, plan.total_budget)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "1"])
+def test_iterations_to_stop_after_are_whole_and_positive(wrong):
+    with pytest.raises(ValueError, match=f"iterations={wrong!r}: pass a whole number, 1 or more"):
+        hyperband.stop_after(iterations=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, "1", float("nan"), float("inf")])
+def test_seconds_to_stop_after_are_positive(wrong):
+    with pytest.raises(ValueError, match=f"seconds={wrong!r}: pass a positive, finite number"):
+        hyperband.stop_after(seconds=wrong)
+
+
+def test_stop_after_without_an_end_is_refused():
+    with pytest.raises(ValueError, match="needs an end: pass iterations=1 or more, seconds, or both"):
+        hyperband.stop_after()
