@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hyperopt.base import Trials
 
 from hyperopt_hyperband._report import clock, report
 from hyperopt_hyperband._saving import load_trials
-from hyperopt_hyperband._schedule import Budget, schedule
+from hyperopt_hyperband._schedule import (
+    Budget,
+    Schedule,
+    higher_minima,
+    lower_maxima,
+    positive,
+    schedule,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan.add_argument("--max-budget", type=number, required=True)
     plan.add_argument("--eta", type=number, default=3, help="default: 3")
     plan.add_argument("--seconds", type=number, help="what one evaluation takes at max_budget")
+    plan.add_argument(
+        "--hours", type=number, help="how much time there is; tells how many iterations fit, or what would"
+    )
     plan.add_argument("--workers", type=int, default=1, help="evaluations that run at a time; default: 1")
 
     saved = commands.add_parser(
@@ -60,13 +70,53 @@ def _load(file: str) -> Trials:
 def _print_plan(options: argparse.Namespace) -> None:
     plan = schedule(options.min_budget, options.max_budget, options.eta)
     print(plan)
-    if options.seconds is not None:
-        scratch, continued = (
-            clock(plan.duration(options.seconds, options.workers, continued=c).total_seconds())
-            for c in (False, True)
-        )
-        workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
-        print(f"expected duration on {workers}: {scratch}; with continued training {continued}")
+    if options.seconds is None:
+        if options.hours is not None:
+            raise ValueError(
+                f"hours={options.hours}: pass --seconds too, what one evaluation takes at max_budget"
+            )
+        return
+    scratch, continued = (
+        plan.duration(options.seconds, options.workers, continued=c).total_seconds() for c in (False, True)
+    )
+    workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
+    print(f"expected duration on {workers}: {clock(scratch)}; with continued training {clock(continued)}")
+    if options.hours is None:
+        return
+    limit = 3600 * positive("hours", options.hours) * (1 + 1e-9)  # for rounding
+    fit, fit_continued = (_iterations(int(limit / each), plan) for each in (scratch, continued))
+    print(f"{options.hours:g} h hold {fit}; with continued training {fit_continued}")
+    if limit < scratch:
+        found = [_first_that_fits(plans, plan, options, limit) for plans in (lower_maxima, higher_minima)]
+        if ways := ", or with ".join(filter(None, found)):
+            print(f"one iteration fits with {ways}")
+        else:
+            print("no iteration of two budgets or more fits: take more hours or workers")
+
+
+def _iterations(count: int, plan: Schedule) -> str:
+    if count == 0:
+        return "no iteration"
+    return f"{count} iteration{'s' * (count > 1)}, {count * plan.evaluations} evaluations"
+
+
+def _first_that_fits(
+    smaller: Callable[[Schedule], Iterator[Schedule]],
+    plan: Schedule,
+    options: argparse.Namespace,
+    limit: float,
+) -> str | None:
+    """The options of the first smaller plan of which one iteration fits; None where none does."""
+    for other in smaller(plan):
+        # Rounded first: what is printed is what has been computed.
+        seconds = float(f"{options.seconds * other.max_budget / plan.max_budget:g}")
+        duration = other.duration(seconds, options.workers).total_seconds()
+        if duration <= limit:
+            return (
+                f"--min-budget {other.min_budget} --max-budget {other.max_budget} --seconds {seconds:g} "
+                f"({clock(duration)})"
+            )
+    return None
 
 
 def number(text: str) -> Budget:

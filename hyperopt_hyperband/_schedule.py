@@ -6,6 +6,7 @@ import functools
 import heapq
 import math
 import numbers
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -158,6 +159,27 @@ def schedule(
     if isinstance(eta, float) and eta.is_integer():
         eta = int(eta)
     return _plan(min_budget, max_budget, eta, step)
+
+
+def lower_maxima(plan: Schedule) -> Iterator[Schedule]:
+    """The same with a smaller max_budget, a power of eta times min_budget: the largest first, down to eta."""
+    for s in range(plan.brackets[0].s, 0, -1):
+        max_budget = plan.min_budget * plan.eta**s
+        max_budget = math.ceil(max_budget) if _is_integer(plan) else float(f"{max_budget:.10g}")
+        if max_budget < plan.max_budget:
+            yield schedule(plan.min_budget, max_budget, plan.eta)
+
+
+def higher_minima(plan: Schedule) -> Iterator[Schedule]:
+    """The same with a larger min_budget, which drops the brackets that start lowest, down to two brackets."""
+    for s in range(plan.brackets[0].s - 1, 0, -1):
+        min_budget = plan.max_budget / plan.eta**s
+        min_budget = _floor(min_budget, 1) if _is_integer(plan) else float(f"{min_budget:.10g}")
+        yield schedule(min_budget, plan.max_budget, plan.eta)
+
+
+def _is_integer(plan: Schedule) -> bool:
+    return isinstance(plan.min_budget, int) and isinstance(plan.max_budget, int)
 
 
 @functools.lru_cache(typed=True)

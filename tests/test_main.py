@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,57 @@ def test_plan_tells_the_duration(capsys):
     assert capsys.readouterr().out.splitlines()[-1] == (
         "expected duration on 1000 workers: 2 min 1 s; with continued training 1 min 21 s"
     )
+
+
+def last_lines(capsys, *options):
+    main(["plan", *options])
+    lines = capsys.readouterr().out.splitlines()
+    return lines[next(i for i, line in enumerate(lines) if line.startswith("expected duration")) + 1 :]
+
+
+def test_plan_tells_how_many_iterations_fit_into_the_hours(capsys):
+    each = ["--max-budget", "81", "--seconds", "60"]
+    assert last_lines(capsys, *each, "--hours", "8", "--workers", "4") == [
+        "8 h hold 78 iterations, 16068 evaluations; with continued training 92 iterations, 18952 evaluations"
+    ]
+    assert last_lines(capsys, *each, "--hours", "0.35") == [
+        "0.35 h hold no iteration; with continued training 1 iteration, 206 evaluations",
+        "one iteration fits with --min-budget 1 --max-budget 27 --seconds 20 (5 min 13 s), or with "
+        "--min-budget 3 --max-budget 81 --seconds 60 (15 min 40 s)",
+    ]
+    # As long as the plan takes: 1902 s.
+    assert last_lines(capsys, "--max-budget", "81", "--seconds", "81", "--hours", str(1902 / 3600)) == [
+        "0.528333 h hold 1 iteration, 206 evaluations; with continued training 1 iteration, 206 evaluations"
+    ]
+
+
+@pytest.mark.parametrize("low", ["1", "2", "0.3"])
+@pytest.mark.parametrize("eta", ["2", "2.5", "3"])
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_what_plan_says_would_fit_does(capsys, low, eta, workers):
+    given = ["--eta", eta, "--workers", workers]
+    plan = hyperband.schedule(float(low) if low == "0.3" else int(low), 100, float(eta))
+    whole = plan.duration(60, int(workers)).total_seconds() / 3600
+    for share in (0.9, 0.5, 0.2, 0.1, 0.05):
+        hours = str(whole * share)
+        each = ["--min-budget", low, "--max-budget", "100", "--seconds", "60", "--hours", hours]
+        told, what_fits = last_lines(capsys, *each, *given)
+        assert "h hold no iteration" in told
+        for options in re.findall(r"--min-budget [^(]*", what_fits):
+            told, *others = last_lines(capsys, *options.split(), "--hours", hours, *given)
+            assert re.search("h hold [1-9]", told)
+            assert others == []
+        assert what_fits.count("--min-budget") >= 1
+
+
+def test_plan_says_so_where_no_two_budgets_fit(capsys):
+    each = ["--max-budget", "81", "--seconds", "6000"]
+    assert last_lines(capsys, *each, "--hours", "0.01")[1:] == [
+        "no iteration of two budgets or more fits: take more hours or workers"
+    ]
+    assert last_lines(capsys, "--min-budget", "81", *each, "--hours", "1")[1:] == [
+        "no iteration of two budgets or more fits: take more hours or workers"
+    ]
 
 
 @pytest.mark.parametrize("saved_by", ["fmin", "save_trials"])
@@ -59,6 +111,8 @@ def test_the_help_warns_of_pickles(capsys):
         (["plan", "--max-budget", "81", "--eta", "1"], "eta=1: a rung keeps 1/eta"),
         (["plan", "--max-budget", "many"], "argument --max-budget: invalid"),
         (["plan", "--max-budget", "9", "--seconds", "1", "--workers", "0"], "workers=0: pass a whole number"),
+        (["plan", "--max-budget", "9", "--hours", "1"], "hours=1: pass --seconds too, what one evaluation"),
+        (["plan", "--max-budget", "9", "--seconds", "1", "--hours", "0"], "hours=0: pass a positive, finite"),
         (["report", "missing"], "missing: no such file"),
         (["report", __file__], "holds no trials"),
     ],
