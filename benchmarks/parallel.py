@@ -32,17 +32,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from hyperopt import STATUS_OK, Trials, rand
-from hyperopt.base import JOB_STATE_DONE, JOB_STATE_RUNNING, Domain
+from documents import Document, begin, finish, trials_over
+from hyperopt import hp, rand
+from hyperopt.base import Domain
 from problems import Choice, Int, Params, Problem, load
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband._promotion import BracketState, Done, Promote, Sample, Wait, decide
-from hyperopt_hyperband._schedule import Bracket, Schedule
 
 ETA = 3
-CHECKED = 300
-"""So many evaluations of every run are compared with what suggest itself decides."""
 RESULTS = Path(__file__).parent / "results" / "parallel"
 PROBLEMS = ["curves", "curves_crossing", "counting_ones"]
 WORKERS = [1, 4, 16, 64, 256]
@@ -71,11 +68,10 @@ class Evaluation:
     """One configuration at one budget; `trained` is the budget that it has behind it."""
 
     config: int
+    s: int
     rung: int
     budget: float
     trained: float
-    bracket: tuple[int, int] = (0, 0)
-    """Hyperband iteration and s."""
 
 
 class Algorithm(Protocol):
@@ -92,12 +88,13 @@ class Stream:
 
     def __init__(self, problem: Problem, seed: int) -> None:
         self.problem, self.seed = problem, seed
+        self.plan = hyperband.schedule(problem.min_budget, problem.max_budget, ETA)
         self.domain = Domain(lambda _: 0.0, problem.space)
         self.rng = np.random.default_rng(seed)
         self.drawn: list[Params] = []
         self.slownesses: list[list[float]] = []
         self.losses: dict[tuple[int, float], float] = {}
-        self.budgets = {rung.budget: i for i, rung in enumerate(schedule_of(problem).brackets[0].rungs)}
+        self.budgets = {rung.budget: i for i, rung in enumerate(self.plan.brackets[0].rungs)}
 
     def _draw(self) -> None:
         ids = range(self.BATCH)
@@ -112,6 +109,11 @@ class Stream:
         factors = np.exp(SIGMA * self.rng.standard_normal((self.BATCH, 1)) - SIGMA**2 / 2)
         straggle = self.rng.random((self.BATCH, len(self.budgets))) < STRAGGLERS
         self.slownesses += (factors * np.where(straggle, SLOWER, 1)).tolist()
+
+    def evaluation(self, config: int, s: int, rung: int) -> Evaluation:
+        """Of a configuration in the rung of bracket s."""
+        rungs = self.plan.bracket(s).rungs
+        return Evaluation(config, s, rung, rungs[rung].budget, rungs[rung - 1].budget if rung else 0)
 
     def params(self, config: int) -> Params:
         while len(self.drawn) <= config:
@@ -134,99 +136,84 @@ class Stream:
 
 
 class Hyperband:
-    """hyperband.suggest's rule, by the package's own `decide`, each bracket looked at when it has news.
+    """hyperband.suggest, asked for one evaluation at a time.
 
-    The first evaluations of every run are asked of suggest itself as well, and have to be the same; not so
-    with one bracket, the first of Hyperband's again and again.
+    Its space has one hyperparameter besides the budget: whatever it draws stands for the next configuration
+    of the stream. `numbers` counts these, across runs where there are several.
     """
 
-    def __init__(self, stream: Stream, brackets: bool) -> None:
-        self.plan = schedule_of(stream.problem)
-        self.lowest = 0 if brackets else self.plan.brackets[0].s
-        self.configs = itertools.count()
-        self.open: dict[tuple[int, int], BracketState] = {}
-        self.waiting: set[tuple[int, int]] = set()
-        self.newest = (-1, self.lowest)
-        self.real, self.unchecked = Suggest(stream.problem), CHECKED if brackets else 0
+    def __init__(self, stream: Stream, numbers: Iterator[int] | None = None) -> None:
+        self.stream, self.numbers = stream, itertools.count() if numbers is None else numbers
+        budget = hyperband.budget("budget", stream.plan.min_budget, stream.plan.max_budget)
+        self.domain = Domain(lambda _: 0.0, {"x": hp.uniform("x", 0, 1), "budget": budget})
+        self.documents: list[Document] = []
+        self.trials = trials_over(self.documents, asynchronous=True)
+        self.configs: dict[int, int] = {}
+        self.pending: dict[tuple[int, int], Document] = {}
 
     def ask(self) -> Evaluation:
-        evaluation = self._next()
-        if self.unchecked:
-            self.unchecked -= 1
-            assert self.real.ask(evaluation.config) == evaluation
-        return evaluation
+        return self.take(self.suggest())
 
-    def _next(self) -> Evaluation:
-        for key in [key for key in self.open if key not in self.waiting]:
-            match decide(self.plan.bracket(key[1]), self.open[key], outcome=lambda loss: loss):
-                case Sample():
-                    return self._enter(key, next(self.configs), 0)
-                case Promote(config, rung):
-                    assert isinstance(config, int)
-                    return self._enter(key, config, rung)
-                case Wait():
-                    self.waiting.add(key)
-                case Done():
-                    del self.open[key]
-        iteration, s = self.newest
-        self.newest = (iteration, s - 1) if s > self.lowest else (iteration + 1, self.plan.brackets[0].s)
-        self.open[self.newest] = BracketState(tuple({} for _ in self.plan.bracket(self.newest[1]).rungs))
-        return self._enter(self.newest, next(self.configs), 0)
-
-    def _enter(self, key: tuple[int, int], config: int, rung: int) -> Evaluation:
-        self.open[key].rungs[rung][config] = None
-        return _evaluation(self.plan.bracket(key[1]), rung, config, key)
-
-    def tell(self, evaluation: Evaluation, loss: float) -> None:
-        self.open[evaluation.bracket].rungs[evaluation.rung][evaluation.config] = loss
-        self.waiting.discard(evaluation.bracket)
-        if self.unchecked:
-            self.real.tell(evaluation, loss)
-
-
-class AsyncTrials(Trials):  # type: ignore[misc]
-    """Documents that are RUNNING are at work somewhere."""
-
-    asynchronous = True
-
-
-class Suggest:
-    """hyperband.suggest itself, asked for one evaluation at a time."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.plan, self.trials = schedule_of(problem), AsyncTrials()
-        budget = hyperband.budget("budget", problem.min_budget, problem.max_budget)
-        self.domain = Domain(lambda _: 0.0, problem.space | {"budget": budget})
-        self.documents: list[dict[str, Any]] = []
-        # All documents are valid: no refresh, which takes longer the more there are.
-        self.trials._dynamic_trials = self.trials._trials = self.documents
-        self.configs: dict[int, int] = {}
-        self.pending: dict[tuple[int, int], dict[str, Any]] = {}
-
-    def ask(self, config: int) -> Evaluation:
-        """The next evaluation; where it is of a new configuration, it is to be called by this number."""
+    def suggest(self) -> Document:
+        """What suggest would do next; nothing has changed until it is taken."""
         tid = len(self.documents)
         [document] = hyperband.suggest([tid], self.domain, self.trials, tid, eta=ETA)
-        document["state"] = JOB_STATE_RUNNING
+        return document
+
+    def take(self, document: Document) -> Evaluation:
+        begin(document)
         self.documents.append(document)
         stamp = document["misc"]["hyperband"]
         if stamp["rung"] == 0:
-            self.configs[tid] = config
+            self.configs[stamp["config"]] = next(self.numbers)
         config = self.configs[stamp["config"]]
         self.pending[config, stamp["rung"]] = document
-        bracket = self.plan.bracket(stamp["bracket"])
-        return _evaluation(bracket, stamp["rung"], config, (stamp["iteration"], stamp["bracket"]))
+        return self.stream.evaluation(config, stamp["bracket"], stamp["rung"])
 
     def tell(self, evaluation: Evaluation, loss: float) -> None:
-        document = self.pending.pop((evaluation.config, evaluation.rung))
-        document["state"], document["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": loss}
+        finish(self.pending.pop((evaluation.config, evaluation.rung)), loss)
+
+
+class FirstBracket:
+    """Hyperband's first bracket again and again: hyperband.suggest with new Trials for each.
+
+    Where it turns to the second bracket, the first one waits or is complete: that suggestion is not taken,
+    the next Trials are asked, and these again when they have a result more.
+    """
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.numbers = stream, itertools.count()
+        self.open: dict[Hyperband, bool] = {}
+        """From the oldest, and whether it may have something to do."""
+        self.at_work: dict[Evaluation, Hyperband] = {}
+
+    def ask(self) -> Evaluation:
+        for run in [run for run, awake in self.open.items() if awake]:
+            document = run.suggest()
+            if document["misc"]["hyperband"]["bracket"] == self.stream.plan.brackets[0].s:
+                return self._take(run, document)
+            self.open[run] = False
+            if not run.pending:
+                del self.open[run]
+        run = Hyperband(self.stream, self.numbers)
+        return self._take(run, run.suggest())
+
+    def _take(self, run: Hyperband, document: Document) -> Evaluation:
+        evaluation = run.take(document)
+        self.open[run], self.at_work[evaluation] = True, run
+        return evaluation
+
+    def tell(self, evaluation: Evaluation, loss: float) -> None:
+        run = self.at_work.pop(evaluation)
+        run.tell(evaluation, loss)
+        self.open[run] = True
 
 
 class Synchronous:
     """Algorithm 1 as it stands: one bracket at a time, every rung complete before the next begins."""
 
     def __init__(self, stream: Stream) -> None:
-        self.plan = schedule_of(stream.problem)
+        self.stream = stream
         self.queue: deque[Evaluation] = deque()
         self.running = 0
         self.losses: list[tuple[float, int]] = []
@@ -234,10 +221,11 @@ class Synchronous:
 
     def _rungs(self) -> Iterator[list[Evaluation]]:
         numbers = itertools.count()
-        for bracket in itertools.cycle(self.plan.brackets):
+        for bracket in itertools.cycle(self.stream.plan.brackets):
             configs = list(itertools.islice(numbers, bracket.rungs[0].configurations))
             for i, rung in enumerate(bracket.rungs):
-                yield [_evaluation(bracket, i, config) for config in configs[: rung.configurations]]
+                entering = configs[: rung.configurations]
+                yield [self.stream.evaluation(config, bracket.s, i) for config in entering]
                 configs = [config for _, config in sorted(self.losses)]
                 self.losses = []
 
@@ -276,8 +264,8 @@ class Asha:
     """
 
     def __init__(self, stream: Stream, brackets: bool) -> None:
-        plan = schedule_of(stream.problem)
-        self.brackets = plan.brackets if brackets else plan.brackets[:1]
+        self.stream = stream
+        self.brackets = stream.plan.brackets if brackets else stream.plan.brackets[:1]
         self.configs = itertools.count()
         self.turn, self.spent = 0, 0.0
         self.rungs = {bracket.s: [AshaRung() for _ in bracket.rungs] for bracket in self.brackets}
@@ -289,35 +277,26 @@ class Asha:
         rungs = self.rungs[bracket.s]
         below = next((i for i in reversed(range(bracket.s)) if promotable(rungs[i])), None)
         if below is None:
-            evaluation = _evaluation(bracket, 0, next(self.configs), (0, bracket.s))
+            evaluation = self.stream.evaluation(next(self.configs), bracket.s, 0)
         else:
             _, config = heapq.heappop(rungs[below].waiting)
-            evaluation = _evaluation(bracket, below + 1, config, (0, bracket.s))
+            evaluation = self.stream.evaluation(config, bracket.s, below + 1)
         self.spent += evaluation.budget
         return evaluation
 
     def tell(self, evaluation: Evaluation, loss: float) -> None:
-        rung = self.rungs[evaluation.bracket[1]][evaluation.rung]
+        rung = self.rungs[evaluation.s][evaluation.rung]
         bisect.insort(rung.finished, (loss, evaluation.config))
         heapq.heappush(rung.waiting, (loss, evaluation.config))
 
 
 ALGORITHMS: dict[str, Callable[[Stream], Algorithm]] = {
-    "hyperband": lambda stream: Hyperband(stream, brackets=True),
-    "one bracket": lambda stream: Hyperband(stream, brackets=False),
+    "hyperband": Hyperband,
+    "one bracket": FirstBracket,
     "synchronous": Synchronous,
     "asha": lambda stream: Asha(stream, brackets=False),
     "asha, brackets": lambda stream: Asha(stream, brackets=True),
 }
-
-
-def _evaluation(bracket: Bracket, rung: int, config: int, key: tuple[int, int] = (0, 0)) -> Evaluation:
-    below = bracket.rungs[rung - 1].budget if rung else 0
-    return Evaluation(config, rung, bracket.rungs[rung].budget, below, key)
-
-
-def schedule_of(problem: Problem) -> Schedule:
-    return hyperband.schedule(problem.min_budget, problem.max_budget, ETA)
 
 
 @dataclass(frozen=True, slots=True)
