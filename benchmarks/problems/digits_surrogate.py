@@ -47,7 +47,8 @@ def smooth(point: Array) -> Array:
     kernel = data["amp"][:count] * (1 + distance + distance**2 / 3) * np.exp(-distance)
     outputs = (kernel * data["weights"][:count].T).sum(axis=0)
     outputs = outputs * data["z_sd"][:count] + data["z_mean"][:count]
-    return data["mean"] + outputs @ data["V"]  # type: ignore[no-any-return]
+    logit: Array = data["mean"] + outputs @ data["V"]
+    return logit
 
 
 @functools.cache
@@ -61,7 +62,8 @@ def residual(cell: tuple[int, int, int, int]) -> Array:
     number = int.from_bytes(digest, "big")
     turn = 2 * np.pi * (number // 256 % 2**20) / 2**20
     one, two = data["resid"][near[number % 16]], data["resid"][near[number // 16 % 16]]
-    return np.cos(turn) * one + np.sin(turn) * two  # type: ignore[no-any-return]
+    turned: Array = np.cos(turn) * one + np.sin(turn) * two
+    return turned
 
 
 @functools.lru_cache(4096)
@@ -71,7 +73,8 @@ def curve(learning_rate_init: float, alpha: float, hidden: str, activation: str)
     network = HIDDEN.index(hidden), ACTIVATIONS.index(activation)
     logit = smooth(features(rate, alpha, *network))
     logit = logit + residual((math.floor(rate / 0.06), math.floor(alpha / 0.5), *network))
-    return 1 / (1 + np.exp(-logit))  # type: ignore[no-any-return]
+    accuracy: Array = 1 / (1 + np.exp(-logit))
+    return accuracy
 
 
 def loss(params: Params, budget: float, _: np.random.Generator | None) -> float:
