@@ -18,39 +18,30 @@ repeats' ratios.
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import heapq
 import json
 import math
-import os
-import platform
 import random
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hyperopt import STATUS_OK, Trials, hp, rand, tpe
-from hyperopt.base import JOB_STATE_DONE, JOB_STATE_RUNNING, Domain
+from documents import Document, begin, finish, trials_over
+from hyperopt import hp, rand, tpe
+from hyperopt.base import Domain
+from recording import destination, environment, versions, write_text
 
 from hyperopt_hyperband import hyperband
 
-Document = dict[str, Any]
 Suggest = Callable[..., list[Document]]
 RESULTS = Path(__file__).parent / "results" / "overhead" / "overhead.json"
 ETA = 3
-
-
-class AsyncTrials(Trials):  # type: ignore[misc]
-    """Documents that are RUNNING are at work somewhere."""
-
-    asynchronous = True
 
 
 def space(hyperparameters: int, max_budget: int) -> dict[str, Any]:
@@ -87,7 +78,7 @@ class Run:
         self.now = 0.0
         self.pending: list[tuple[float, int, Document]] = []
         self.documents: list[Document] = []
-        self._use(Trials())
+        self.trials = trials_over(self.documents, asynchronous=False)
 
     def grow(self, size: int) -> None:
         """Go on to so many documents."""
@@ -97,7 +88,7 @@ class Run:
                 self.step(self.suggest, ids=1, workers=1)
             self._extrapolate(copied)
         if self.workers > 1:
-            self._use(AsyncTrials())
+            self.trials = trials_over(self.documents, asynchronous=True)
         while len(self.documents) < size:
             self.step(self.suggest, min(self.ids, size - len(self.documents)), self.workers)
 
@@ -108,7 +99,7 @@ class Run:
         tid = len(self.documents)
         new = suggest(range(tid, tid + ids), self.domain, self.trials, tid)
         for document in new:
-            document["state"] = JOB_STATE_RUNNING
+            begin(document)
             heapq.heappush(self.pending, (self._end(document), document["tid"], document))
         self.documents += new
         return new
@@ -135,8 +126,7 @@ class Run:
     def _finish(self) -> None:
         self.now, _, document = heapq.heappop(self.pending)
         stamp = document["misc"]["hyperband"]
-        loss = self.losses[stamp["config"] % self.period][stamp["rung"]]
-        document["state"], document["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": loss}
+        finish(document, self.losses[stamp["config"] % self.period][stamp["rung"]])
 
     def _extrapolate(self, iterations: int) -> None:
         """Copy the last Hyperband iteration until there are so many; its stamps go on counting."""
@@ -152,11 +142,6 @@ class Run:
                 "hyperband": {name: _next(stamps[1][name], value) for name, value in stamps[0].items()},
             }
             self.documents.append({**last, "tid": tid, "misc": copy, "result": dict(last["result"])})
-
-    def _use(self, trials: Trials) -> None:
-        """Work on these trials, whose documents need no refresh: they are all valid."""
-        self.trials = trials
-        trials._dynamic_trials = trials._trials = self.documents
 
 
 def _next(earlier: Any, last: Any) -> Any:
@@ -235,12 +220,12 @@ def measure_memory(run: Run) -> Document:
 
 def measure_tpe(hyperparameters: int, max_budget: int, size: int, calls: int) -> float:
     """Microseconds of tpe.suggest per evaluation, on random documents with results."""
-    trials, rng = Trials(), random.Random(0)
+    documents: list[Document] = []
+    trials, rng = trials_over(documents, asynchronous=False), random.Random(0)
     domain = Domain(lambda _: 0.0, space(hyperparameters, max_budget))
-    documents = rand.suggest(range(size), domain, trials, 0)
+    documents += rand.suggest(range(size), domain, trials, 0)
     for document in documents:
-        document["state"], document["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": rng.random()}
-    trials._dynamic_trials = trials._trials = documents
+        finish(document, rng.random())
     seconds = []
     for call in range(calls):
         start = time.thread_time()
@@ -249,7 +234,7 @@ def measure_tpe(hyperparameters: int, max_budget: int, size: int, calls: int) ->
     return 1e6 * statistics.median(seconds)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -262,8 +247,9 @@ def main() -> None:
     parser.add_argument("--stuck", action="store_true", help="for --workers: the first evaluation never ends")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tpe-to", type=int, default=1_000, help="largest size for TPE; 0: without TPE")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="a JSON file; without: the stored one, if all is measured")
+    arguments = parser.parse_args(argv)
+    out = destination(parser, arguments, RESULTS)
     rows = []
     print("microseconds per evaluation; peak: KiB that one call allocates at most")
     print(
@@ -289,10 +275,8 @@ def main() -> None:
                 rows.append(row)
                 print_row(row)
     record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("hyperopt", "hyperopt-hyperband", "numpy")},
+        **environment(),
+        "versions": versions(),
         "workers": arguments.workers,
         "ids": arguments.ids,
         "heavy_tail": arguments.heavy_tail,
@@ -300,9 +284,9 @@ def main() -> None:
         "repeats": arguments.repeats,
         "rows": rows,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(arguments.out)
+    if out:
+        write_text(out, json.dumps(record, indent=1) + "\n")
+        print(out)
 
 
 def print_row(row: Document) -> None:

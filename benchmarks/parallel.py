@@ -15,19 +15,15 @@ from __future__ import annotations
 
 import argparse
 import bisect
-import datetime
 import heapq
 import itertools
 import json
 import math
-import os
-import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +32,7 @@ from documents import Document, begin, finish, trials_over
 from hyperopt import hp, rand
 from hyperopt.base import Domain
 from problems import Choice, Int, Params, Problem, load
+from recording import destination, environment, versions, write_text
 
 from hyperopt_hyperband import hyperband
 
@@ -477,7 +474,7 @@ def draw(curves: dict[tuple[str, int], Runs], path: Path, seeds: int) -> None:
         image.convert("RGB").quantize(64).save(path, optimize=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -488,8 +485,9 @@ def main() -> None:
         "--continued", action="store_true", help="promotions go on from what they have trained"
     )
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, help="a folder; without: the stored one, if all is run")
+    arguments = parser.parse_args(argv)
+    out = destination(parser, arguments, RESULTS, indifferent={"processes"})
     rows, curves = [], {}
     with ProcessPoolExecutor(arguments.processes) as executor:
         for problem in map(load, arguments.problems):
@@ -504,17 +502,15 @@ def main() -> None:
                 print_summary(rows[-1])
                 curves[problem.name, workers] = runs
     record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("hyperopt", "hyperopt-hyperband", "numpy")},
+        **environment(),
+        "versions": versions(),
         "seeds": arguments.seeds,
         "continued": arguments.continued,
         "rows": rows,
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "parallel.json").write_text(json.dumps(record, indent=1) + "\n")
-    draw(curves, arguments.out / "parallel.png", arguments.seeds)
+    if out:
+        write_text(out / "parallel.json.gz", json.dumps(record, indent=1) + "\n")
+        draw(curves, out / "parallel.png", arguments.seeds)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import itertools
 import json
 import math
 import os
-import platform
 import signal
 import subprocess
 import tempfile
@@ -34,7 +33,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +40,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: a run takes one c
 
 import numpy as np
 from problems import Params, all_problems, flat, load
+from recording import destination, versions, write_text
 from suite_report import UNITS, draw, markdown, rounded, summarize
 
 HERE = Path(__file__).parent
@@ -158,11 +157,7 @@ def run(problem: str, algorithm: str, seed: int, total: float, stop: str, places
     state.seconds = round(time.perf_counter() - start, 2)
     state.cpu_seconds = round(cpu_seconds() - cpu, 2)
     record = asdict(state) | {"spent": round(state.spent, 3), "continued": round(state.continued, 3)}
-    path = places.run(problem, algorithm, seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, separators=(",", ":")) + "\n")
-    partial.replace(path)
+    write_text(places.run(problem, algorithm, seed), json.dumps(record, separators=(",", ":")) + "\n")
     return record
 
 
@@ -217,8 +212,7 @@ def run_hyperopt(state: Run) -> None:
         verbose=False,
     )
     state.suggest_ms = {key: round(1000 * float(np.mean(found)), 3) for key, found in seconds.items()}
-    names = ("hyperopt", "hyperopt-hyperband", "numpy", "scikit-learn")
-    state.versions = {"python": platform.python_version()} | {name: version(name) for name in names}
+    state.versions = versions("scikit-learn")
 
 
 # Peers
@@ -355,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=float, default=3600, help="seconds that a peer's run may take")
     parser.add_argument("--environments", type=Path, default=CACHE, help="where peers' environments are")
     parser.add_argument("--runs", type=Path, default=CACHE / "suite", help="where runs are stored")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where table and picture go")
+    parser.add_argument("--out", type=Path, help="a folder; without: the stored one, if no run is missing")
     parser.add_argument("--fewest", type=int, default=1, help="seeds of a problem that a table takes")
     parser.add_argument("--no-runs", action="store_true", help="only summarise what is stored")
     options = parser.parse_args(argv)
@@ -381,11 +375,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     left_out = {name: reason_left_out(name, places) or too_few for name in missing}
     labels = {name: peer.label for name, peer in PEERS.items()}
     tables = markdown(summary, labels, left_out)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "suite.md").write_text(tables)
-    (options.results / "suite.json").write_text(json.dumps(rounded(summary), separators=(",", ":")) + "\n")
-    draw(summary, labels, options.results / "suite.png")
     print(tables)
+    complete = all(
+        len(runs.get(problem, {}).get(algorithm, ())) == len(options.seeds)
+        for problem, algorithm in itertools.product(options.problems, options.algorithms)
+    )
+    indifferent = {"workers", "limit", "environments", "runs", "no_runs"}
+    if out := destination(parser, options, RESULTS, indifferent=indifferent, complete=complete):
+        write_text(out / "suite.md", tables)
+        write_text(out / "suite.json.gz", json.dumps(rounded(summary), separators=(",", ":")) + "\n")
+        draw(summary, labels, out / "suite.png")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,15 @@ regret over seeds first comes down to the one that TPE has at the target's total
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import math
-import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from problems import Problem
+from recording import environment
 
 Record = dict[str, Any]
 Runs = Mapping[str, Mapping[str, Sequence[Record]]]
@@ -103,8 +101,7 @@ def summarize(
     optima = {problem: lowest(problems[problem], cells) for problem, cells in runs.items()}
     everything = [(name, run) for cells in runs.values() for name, found in cells.items() for run in found]
     summary: Record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        **environment(),
         "versions": {name: run["versions"] for name, run in reversed(everything)},
         "totals": list(totals),
         "targets": list(targets),

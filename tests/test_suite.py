@@ -9,6 +9,7 @@ import suite
 import suite_report
 from hyperopt.pyll.stochastic import sample
 from problems import Choice, Int, all_problems, flat, load, loss_of_training
+from recording import read_text
 
 HARTMANN_BEST = {
     3: (0.114614, 0.555649, 0.852547),
@@ -162,7 +163,7 @@ def smallest(tmp_path):
         *("--algorithms", "random", "tpe", "hyperband"),
         *("--problems", "counting_ones", "conditional"),
         *("--seeds", "0", "1", "--totals", "1", "3"),
-        *("--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")),
+        *("--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "results")),
     ]
 
 
@@ -170,7 +171,7 @@ def test_the_smallest_suite_runs_once_and_makes_table_json_and_picture(smallest,
     pytest.importorskip("matplotlib")
     suite.main(smallest)
     assert "12/12" in capsys.readouterr().out
-    summary = json.loads((tmp_path / "results" / "suite.json").read_text())
+    summary = json.loads(read_text(tmp_path / "results" / "suite.json.gz"))
     assert summary["seeds"]["conditional"] == {"random": 2, "tpe": 2, "hyperband": 2}
     assert summary["spent"]["regret"]["counting_ones"]["hyperband"][1][0] > 0
     assert summary["spent"]["speed_up"]["conditional"]["tpe"] == [1, 1]
@@ -188,7 +189,7 @@ def test_the_smallest_suite_runs_once_and_makes_table_json_and_picture(smallest,
     for path in (tmp_path / "runs").glob("*/random-1.json"):
         path.unlink()
     suite.main([*smallest, "--no-runs", "--fewest", "2"])
-    summary = json.loads((tmp_path / "results" / "suite.json").read_text())
+    summary = json.loads(read_text(tmp_path / "results" / "suite.json.gz"))
     assert summary["seeds"]["conditional"] == {"tpe": 2, "hyperband": 2}
     assert "random is left out: fewer than 2 runs" in capsys.readouterr().out
 

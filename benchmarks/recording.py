@@ -1,0 +1,62 @@
+"""How the scripts keep a result: what it was measured with, its file, and when it replaces the stored one."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gzip
+import os
+import platform
+from collections.abc import Collection
+from importlib.metadata import version
+from pathlib import Path
+
+
+def environment() -> dict[str, str]:
+    """When, and on what machine."""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
+    return {"date": datetime.date.today().isoformat(), "machine": machine}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Python's, those of what every script measures, and those of more packages."""
+    names = ("hyperopt", "hyperopt-hyperband", "numpy", *packages)
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Make or replace a file, compressed if its name says so (.gz); a kill leaves the old one or the new."""
+    data = text.encode()
+    if path.suffix == ".gz":
+        data = gzip.compress(data, mtime=0)  # the same bytes for the same text
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def read_text(path: Path) -> str:
+    data = path.read_bytes()
+    return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+
+
+def destination(
+    parser: argparse.ArgumentParser,
+    options: argparse.Namespace,
+    stored: Path,
+    *,
+    indifferent: Collection[str] = (),
+    complete: bool = True,
+) -> Path | None:
+    """Where a result goes: where --out says, else to the stored result, or nowhere.
+
+    It replaces the stored result only if it is complete, and the options are those of the stored one, which
+    are the defaults. Those named as indifferent, such as the number of processes, do not matter.
+    """
+    if options.out is not None:
+        return Path(options.out)
+    wanted = {name: value for name, value in vars(options).items() if name not in indifferent}
+    if complete and all(value == parser.get_default(name) for name, value in wanted.items()):
+        return stored
+    print(f"printed, not written: the result at {stored} holds more, or other things; --out keeps this one")
+    return None

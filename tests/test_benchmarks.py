@@ -1,0 +1,123 @@
+"""What the benchmarks promise beside their figures: that no result is lost, and what is compared."""
+
+import argparse
+import json
+from pathlib import Path
+
+import overhead
+import parallel
+import pytest
+import suite
+from problems import load
+from recording import destination, read_text, write_text
+
+
+@pytest.fixture
+def parser():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--heavy-tail", action="store_true")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", "stored"),
+        ("--sizes 1 2 --processes 4", "stored"),
+        ("--sizes 1", None),
+        ("--heavy-tail", None),
+        ("--sizes 1 --out elsewhere", "elsewhere"),
+    ],
+)
+def test_a_result_replaces_the_stored_one_only_with_the_options_of_that(parser, options, expected):
+    found = destination(parser, parser.parse_args(options.split()), Path("stored"), indifferent={"processes"})
+    assert found == (expected and Path(expected))
+
+
+def test_an_incomplete_result_replaces_no_stored_one(parser, capsys):
+    assert destination(parser, parser.parse_args([]), Path("stored"), complete=False) is None
+    assert "printed, not written" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "file"),
+    [
+        (overhead, "--sizes 50 --max-budgets 9 --hyperparameters 2 --repeats 1 --tpe-to 0", ""),
+        (parallel, "--problems counting_ones --workers 4 --seeds 1", "parallel.json.gz"),
+        (suite, "--problems counting_ones --algorithms random --totals 1 3 --runs runs", "suite.json.gz"),
+    ],
+    ids=["overhead", "parallel", "suite"],
+)
+def test_a_script_that_measures_less_leaves_the_stored_result_alone(
+    script, options, file, tmp_path, monkeypatch, capsys
+):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    stored, elsewhere = tmp_path / "stored", tmp_path / "elsewhere"
+    monkeypatch.setattr(script, "RESULTS", stored)
+    script.main(options.split())
+    assert "printed, not written" in capsys.readouterr().out
+    script.main([*options.split(), "--out", "elsewhere"])
+    assert not stored.exists()
+    assert json.loads(read_text(elsewhere / file)).keys() > {"date", "machine", "versions"}
+
+
+def test_a_compressed_file_is_the_same_whenever_it_is_written(tmp_path, monkeypatch):
+    one, other = tmp_path / "one.json.gz", tmp_path / "other.json.gz"
+    for path, now in ((one, 10**9), (other, 2 * 10**9)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        write_text(path, "text" * 100)
+    assert one.read_bytes() == other.read_bytes()
+    assert len(one.read_bytes()) < 100
+    assert read_text(one) == "text" * 100
+
+
+def evaluations(algorithm, stream, count, workers):
+    """The first so many evaluations of an algorithm, the oldest at work finishing first; none may wait."""
+    found = []
+    for i in range(count):
+        if i >= workers:
+            done = found[i - workers]
+            algorithm.tell(done, stream.loss(done.config, done.budget))
+        found.append(algorithm.ask())
+    return found
+
+
+@pytest.fixture
+def stream():
+    return parallel.Stream(load("curves"), 0)
+
+
+def test_suggest_with_one_worker_evaluates_what_the_synchronous_hyperband_does(stream):
+    count = stream.plan.evaluations
+    ours, theirs = (
+        evaluations(algorithm(stream), stream, count, workers=1)
+        for algorithm in (parallel.Hyperband, parallel.Synchronous)
+    )
+    assert ours != theirs  # it promotes as soon as it is certain
+    assert set(ours) == set(theirs)
+
+
+@pytest.mark.parametrize("workers", [1, 16])
+def test_the_first_bracket_alone_is_hyperbands_again_and_again(stream, workers):
+    bracket = stream.plan.brackets[0]
+    found = evaluations(parallel.FirstBracket(stream), stream, 8 * bracket.evaluations, workers)
+    assert {evaluation.s for evaluation in found} == {bracket.s}
+    assert len(set(found)) == len(found)
+    first, size = parallel.Synchronous(stream), bracket.rungs[0].configurations
+    expected = evaluations(first, stream, bracket.evaluations, workers=1)
+    assert {e for e in found if e.config < size} == set(expected)
+    drawn = [e.config for e in found if e.rung == 0]
+    assert drawn == list(range(len(drawn)))
+
+
+def test_in_simulated_time_suggest_keeps_all_workers_busy_and_a_synchronous_hyperband_does_not(stream):
+    busy = {
+        name: parallel.simulate(stream, name, 16, 10, continued=False).utilisation
+        for name in ("hyperband", "one bracket", "synchronous")
+    }
+    assert [busy["hyperband"], busy["one bracket"]] == pytest.approx([1, 1])
+    assert busy["synchronous"] < 0.5
