@@ -2,23 +2,21 @@
 
     python benchmarks/article.py --quick      a smaller version of the problem, always anew, two minutes
     python benchmarks/article.py              the full one, hours; stopped, it goes on where it stood
-    python benchmarks/article.py --no-runs    table, JSON and picture of the runs recorded so far
+    python benchmarks/article.py --no-runs    table, JSON and picture of all runs recorded so far
 
 Loss: minus the mean accuracy of 5-fold cross-validation of `MLPClassifier(random_state=1234)`. Every
-evaluation is appended to a file of its run. A run is a function of its seed: one that was stopped is
-played again from its file and goes on with the first evaluation that is not there. Hyperband and bohb also
-run with continued training (continued_mlp.py), which changes what they cost and nothing that they find.
+evaluation is kept at once, in a file of its run, which is compressed when the run is complete. A run is a
+function of its seed: one that was stopped is played again from its file and goes on with the first
+evaluation that is not there. Hyperband and bohb also run with continued training (continued_mlp.py), which
+changes what they cost and nothing that they find.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
 import math
-import os
-import platform
 import shutil
 import tempfile
 import time
@@ -26,13 +24,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import continued_mlp
 import numpy as np
 from hyperopt import STATUS_OK, fmin, hp, rand, tpe
+from recording import environment, read_text, versions, write_text
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import cross_validate
@@ -126,7 +124,7 @@ class Clock:
 
 
 class Recorder:
-    """The objective of one run: appends every evaluation to the run's file, or plays it back from there."""
+    """The objective of one run: adds every evaluation to the run's file, or plays it back from there."""
 
     def __init__(self, problem: Problem, path: Path) -> None:
         self.problem, self.path, self.count = problem, path, 0
@@ -155,12 +153,12 @@ class Recorder:
             record = self.recorded[self.count]
             if {name: record[name] for name in asked} != asked:
                 raise RuntimeError(
-                    f"{self.path} holds another run: remove it, or use the versions that wrote it"
+                    f"{self.path}* holds another run: remove it, or use the versions that wrote it"
                 )
         else:
             record = asked | trained()
-            with self.path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            self.recorded.append(record)
+            write_records(self.path, self.recorded)
             print(f"{self.path.stem} {self.count + 1}: {record['accuracy']:.4f} at {max_iter}", flush=True)
         self.count += 1
         return float(record["accuracy"])
@@ -168,7 +166,6 @@ class Recorder:
 
 def run(problem: Problem, algorithm: str, seed: int) -> None:
     """One run of one algorithm, through plain fmin, on one core."""
-    problem.directory.mkdir(parents=True, exist_ok=True)
     name, continued, _ = algorithm.partition("-continued")
     path = run_path(problem, algorithm, seed)
     recorder = Recorder(problem, path)
@@ -189,6 +186,7 @@ def run(problem: Problem, algorithm: str, seed: int) -> None:
     )
     if space is not ARTICLE_SPACE:
         score_early_incumbents(problem, path)
+    compress(path)
 
 
 def score_early_incumbents(problem: Problem, path: Path) -> None:
@@ -213,11 +211,40 @@ def incumbents(records: list[Record]) -> Iterator[Record]:
 
 
 def run_path(problem: Problem, algorithm: str, seed: int) -> Path:
+    """The file of a run under way."""
     return problem.directory / f"{algorithm}-{seed}.jsonl"
 
 
+def recorded_runs(problem: Problem, algorithm: str) -> list[Path]:
+    """The paths of the runs there are, complete or under way, by seed."""
+    files = [
+        path
+        for ending in ("jsonl", "jsonl.gz")
+        for path in problem.directory.glob(f"{algorithm}-[0-9]*.{ending}")
+    ]
+    seeds = {int(path.name.partition(".")[0].rpartition("-")[2]) for path in files}
+    return [run_path(problem, algorithm, seed) for seed in sorted(seeds)]
+
+
 def read_records(path: Path) -> list[Record]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The evaluations of a run so far. Where it goes on, its plain file is newer than the compressed one."""
+    found = next((each for each in (path, compressed(path)) if each.exists()), None)
+    return [json.loads(line) for line in read_text(found).splitlines()] if found else []
+
+
+def write_records(path: Path, records: list[Record]) -> None:
+    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def compress(path: Path) -> None:
+    """Replace a run's plain file, if it has one, by a compressed one."""
+    if path.exists():
+        write_records(compressed(path), read_records(path))
+        path.unlink()
+
+
+def compressed(path: Path) -> Path:
+    return path.with_name(path.name + ".gz")
 
 
 @dataclass(frozen=True)
@@ -267,10 +294,8 @@ def asked_for(records: list[Record], continued: bool) -> Iterator[int]:
 def summarize(problem: Problem, curves: dict[str, list[Curve]]) -> Record:
     """Best accuracies and speed-ups over TPE: medians and quartiles over all pairs of seeds."""
     summary: Record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("hyperopt", "hyperopt-hyperband", "numpy", "scikit-learn")},
+        **environment(),
+        "versions": versions("scikit-learn"),
         "problem": {"max_budget": problem.max_budget, "folds": problem.folds},
         "best": {
             algorithm: {
@@ -369,7 +394,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="the smaller problem")
     parser.add_argument("--no-runs", action="store_true", help="only summarise what is recorded")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 to 4; quick: 0")
+    parser.add_argument("--seeds", type=int, nargs="+", help="to run; default: 0 to 4; quick: 0")
     parser.add_argument("--algorithms", nargs="+", default=list(STYLES), choices=list(STYLES))
     parser.add_argument("--iterations", type=int, help="of Hyperband and bohb; more go on with a run later")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one core each")
@@ -386,16 +411,11 @@ def main() -> None:
             ]
             for future in runs:
                 future.result()
-    curves = {
-        name: [
-            read_curve(problem, path) for seed in seeds if (path := run_path(problem, name, seed)).exists()
-        ]
-        for name in STYLES
-    }
+    curves = {name: [read_curve(problem, path) for path in recorded_runs(problem, name)] for name in STYLES}
     curves = {name: runs for name, runs in curves.items() if runs}
     summary = summarize(problem, curves)
     print_summary(summary)
-    (problem.directory / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_text(problem.directory / "summary.json", json.dumps(summary, indent=1) + "\n")
     draw(problem, curves, problem.directory / "article.png")
     print(f"\n{problem.directory / 'summary.json'}\n{problem.directory / 'article.png'}")
 

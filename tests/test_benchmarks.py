@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import random
 from pathlib import Path
 
+import article
 import overhead
 import parallel
 import pytest
 import suite
+from conftest import killed
 from problems import load
 from recording import destination, read_text, write_text
 
@@ -73,6 +76,86 @@ def test_a_compressed_file_is_the_same_whenever_it_is_written(tmp_path, monkeypa
     assert one.read_bytes() == other.read_bytes()
     assert len(one.read_bytes()) < 100
     assert read_text(one) == "text" * 100
+
+
+@pytest.fixture
+def stored():
+    return article.FULL.directory
+
+
+def test_every_stored_run_is_complete_and_compressed(stored):
+    assert not list(stored.glob("*.jsonl"))
+    for algorithm in article.STYLES:
+        lengths = {len(article.read_records(path)) for path in article.recorded_runs(article.FULL, algorithm)}
+        assert len(lengths) == 1
+
+
+def test_the_stored_runs_give_the_stored_summary(stored):
+    curves = {
+        name: [article.read_curve(article.FULL, path) for path in article.recorded_runs(article.FULL, name)]
+        for name in article.STYLES
+    }
+    summary = json.loads(json.dumps(article.summarize(article.FULL, curves)))
+    kept = json.loads((stored / "summary.json").read_text())
+    assert {key: summary[key] for key in ("best", "speedup_over_tpe")} == {
+        key: kept[key] for key in ("best", "speedup_over_tpe")
+    }
+
+
+def asked(count):
+    """So many configurations of an article's run, each with its accuracy."""
+    rng = random.Random(0)
+    for _ in range(count):
+        params = {
+            "learning_rate_init": rng.random(),
+            "hidden_layer_sizes": (32, 32),
+            "alpha": rng.random(),
+            "activation": "relu",
+        }
+        yield params, {"accuracy": rng.random()}
+
+
+def play(path, count, begun=lambda: None):
+    """Begin a run, or go on with it; returns how many evaluations were trained."""
+    recorder = article.Recorder(article.QUICK, path)
+    trained = 0
+    for params, result in asked(count):
+
+        def train(result=result):
+            nonlocal trained
+            trained += 1
+            begun()
+            return result
+
+        assert recorder.record(params, 27, train) == result["accuracy"]
+    article.compress(path)
+    return trained
+
+
+def test_a_run_that_is_killed_goes_on_with_the_first_evaluation_that_is_not_recorded(tmp_path):
+    whole, path = tmp_path / "whole-0.jsonl", tmp_path / "killed-0.jsonl"
+    assert play(whole, 400) == 400
+    recorded, kills = 0, 0
+    while killed(lambda begun: play(path, 400, begun), 20, random.Random(kills).uniform(0, 0.01)):
+        kills += 1
+        records = article.read_records(path)
+        assert records == article.read_records(whole)[: len(records)]
+        assert len(records) >= recorded + 19
+        recorded = len(records)
+    assert kills > 2
+    assert article.compressed(path).read_bytes() == article.compressed(whole).read_bytes()
+    assert not path.exists()
+
+
+def test_a_complete_run_goes_on_where_more_is_asked(tmp_path):
+    path = tmp_path / "bohb-0.jsonl"
+    play(path, 10)
+    before = article.compressed(path).read_bytes()
+    assert play(path, 10) == 0
+    assert article.compressed(path).read_bytes() == before
+    assert play(path, 15) == 5
+    assert len(article.read_records(path)) == 15
+    assert [file.name for file in tmp_path.iterdir()] == ["bohb-0.jsonl.gz"]
 
 
 def evaluations(algorithm, stream, count, workers):
