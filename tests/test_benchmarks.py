@@ -3,6 +3,7 @@
 import argparse
 import json
 import random
+import re
 from pathlib import Path
 
 import article
@@ -13,6 +14,9 @@ import suite
 from conftest import killed
 from problems import load
 from recording import destination, read_text, write_text
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # pools of processes
+BENCHMARKS = Path(article.__file__).parent
 
 
 @pytest.fixture
@@ -204,3 +208,10 @@ def test_in_simulated_time_suggest_keeps_all_workers_busy_and_a_synchronous_hype
     }
     assert [busy["hyperband"], busy["one bracket"]] == pytest.approx([1, 1])
     assert busy["synchronous"] < 0.5
+
+
+def test_the_index_names_every_script_and_what_it_links_is_there():
+    links = re.findall(r"\]\((.*?)\)", (BENCHMARKS / "README.md").read_text())
+    assert all((BENCHMARKS / link).exists() for link in links)
+    scripts = {path.name for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text()}
+    assert scripts <= set(links)
