@@ -96,7 +96,7 @@ def tell(trials: Trials, document: Document, result: Any) -> None:
         finish(mine[-1], told)
     else:
         raise ValueError(
-            f"result={result!r}: pass a loss, an exception, or a dict with one of {STATUS_STRINGS} under 'status'"
+            f"result={result!r}: pass a loss, an exception, or a dict with one of {STATUS_STRINGS} as status"
         )
     trials.refresh()
 
