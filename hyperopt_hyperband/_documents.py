@@ -221,16 +221,26 @@ def cut_short(trials: Trials) -> None:
             document.update(state=JOB_STATE_CANCEL, refresh_time=coarse_utcnow())
 
 
-def unfinished(trials: Trials, but: Iterable[Document]) -> list[Document]:
-    """The evaluations still to be done, those that were cut short among them, suspects first.
+def begin_again(trials: Trials, *, but: Iterable[Document], cancelled: bool = False) -> None:
+    """Mark the running evaluations as new, and the cancelled ones if told so; to be called while none runs.
 
-    To be called while none is under way: those marked as running were cut short too. Those in `but` have been
-    issued again.
+    but : those that a later document repeats
     """
+    states = {JOB_STATE_RUNNING, JOB_STATE_CANCEL} if cancelled else {JOB_STATE_RUNNING}
     apart = set(map(id, but))
     for document in documents(trials):
-        if document["state"] in (JOB_STATE_RUNNING, JOB_STATE_CANCEL) and id(document) not in apart:
+        if document["state"] in states and id(document) not in apart:
             document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW}, owner=None)
+
+
+def unfinished(trials: Trials, *, but: Iterable[Document]) -> list[Document]:
+    """The evaluations still to be done, those that were cut short among them, suspects first.
+
+    To be called while none is under way: those marked as running were cut short too.
+
+    but : those that a later document repeats
+    """
+    begin_again(trials, but=but, cancelled=True)
     trials.refresh()
     new = [document for document in documents(trials) if document["state"] == JOB_STATE_NEW]
     return sorted(new, key=lambda document: not is_suspect(document))

@@ -11,7 +11,7 @@ from typing import Any
 from hyperopt.base import Trials
 from hyperopt.fmin import pickler
 
-from hyperopt_hyperband._documents import copy_of
+from hyperopt_hyperband._documents import begin_again, copy_of
 
 EarlyStop = Callable[..., tuple[bool, Any]]
 
@@ -54,7 +54,8 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
 def load_trials(path: str | os.PathLike[str]) -> Trials:
     """The trials of a file that `save_trials` or fmin's trials_save_file has written, to go on with.
 
-    New, empty trials where there is no such file. The file is a pickle: load none that you do not trust.
+    New, empty trials where there is no such file. Evaluations that were under way are new again: fmin begins
+    with them, if its max_evals is above len(trials). The file is a pickle: load none that you do not trust.
     On going on, give fmin another rstate than before: the same one draws the same points again.
 
     Raises
@@ -74,4 +75,5 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
             f"path={str(path)!r} holds no trials, or not all of them: remove it to start anew, and save with "
             "save_trials, which leaves no such file"
         )
+    begin_again(trials, but=issued_again(trials))
     return trials

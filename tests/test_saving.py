@@ -1,20 +1,37 @@
+import multiprocessing
 import os
 import pickle
 import random
 import signal
+import threading
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 import pytest
 from conftest import killed, loss, places, run
 from hyperopt import STATUS_OK, Trials, fmin
+from hyperopt.base import JOB_STATE_DONE, JOB_STATE_NEW, JOB_STATE_RUNNING
 from hyperopt.early_stop import no_progress_loss
 
-from hyperopt_hyperband import hyperband
+from hyperopt_hyperband import ExecutorTrials, hyperband
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 PLAN = hyperband.schedule(1, 9)
 ITERATIONS = 3
+
+
+def planned(iterations):
+    return sorted(
+        (iteration, bracket.s, i, rung.budget)
+        for iteration in range(iterations)
+        for bracket in PLAN.brackets
+        for i, rung in enumerate(bracket.rungs)
+        for _ in range(rung.configurations)
+    )
 
 
 def work(space, file, log, begun):
@@ -26,7 +43,7 @@ def work(space, file, log, begun):
         time.sleep(0.004)
         return {"loss": loss(params), "status": STATUS_OK, "payload": b"x" * 20_000}
 
-    trials = hyperband.load_trials(file)
+    save, trials = hyperband.save_trials(file), hyperband.load_trials(file)
     fmin(
         objective,
         space,
@@ -35,11 +52,10 @@ def work(space, file, log, begun):
         trials=trials,
         rstate=np.random.default_rng(),
         verbose=False,
-        early_stop_fn=hyperband.save_trials(file),
+        early_stop_fn=save,
     )
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_kill_9_at_random_moments_loses_nothing_but_what_is_in_flight(space, tmp_path):
     file, log = tmp_path / "trials", os.open(tmp_path / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     rng = random.Random(0)
@@ -63,14 +79,7 @@ def test_kill_9_at_random_moments_loses_nothing_but_what_is_in_flight(space, tmp
         earlier = {line for other in sessions[:i] for line in other}
         assert not earlier & set(session[1:]), "only what was in flight is evaluated again"
         assert set(session[:-1]) <= kept, "no finished evaluation is lost"
-    planned = sorted(
-        (iteration, bracket.s, i, rung.budget)
-        for iteration in range(ITERATIONS)
-        for bracket in PLAN.brackets
-        for i, rung in enumerate(bracket.rungs)
-        for _ in range(rung.configurations)
-    )
-    assert sorted(places(trials)) == planned
+    assert sorted(places(trials)) == planned(ITERATIONS)
 
 
 class Kills:
@@ -97,7 +106,6 @@ def saved_by_a_process_that_is_killed_inside_its_sixth_save(space, **options):
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_kill_inside_the_write_costs_the_last_evaluation_alone(space, tmp_path):
     file = tmp_path / "trials"
     saved_by_a_process_that_is_killed_inside_its_sixth_save(space, early_stop_fn=hyperband.save_trials(file))
@@ -108,7 +116,6 @@ def test_a_kill_inside_the_write_costs_the_last_evaluation_alone(space, tmp_path
     assert os.listdir(tmp_path) == ["trials"]
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_hyperopt_s_own_file_does_not_survive_it_and_says_so_when_it_is_loaded(space, tmp_path):
     file = tmp_path / "trials"
     saved_by_a_process_that_is_killed_inside_its_sixth_save(space, trials_save_file=str(file))
@@ -169,3 +176,152 @@ def test_it_loads_what_fmin_saves_and_starts_anew_without_a_file(space, tmp_path
 def test_the_file_is_a_plain_trials(space, tmp_path):
     run(loss, space, 3, early_stop_fn=hyperband.save_trials(tmp_path / "trials"))
     assert type(pickle.loads((tmp_path / "trials").read_bytes())) is Trials
+
+
+# Evaluations that were under way when the file was written.
+
+
+def two_iterations(trials, *args):
+    """An early_stop_fn: whether all that two Hyperband iterations plan has finished."""
+    done = [its for its in places_done(trials) if its[0] < 2]
+    assert len(done) <= 2 * PLAN.evaluations
+    return sorted(done) == planned(2), args
+
+
+def places_done(trials):
+    kept = Trials()
+    kept._dynamic_trials = [doc for doc in trials._dynamic_trials if doc["state"] == JOB_STATE_DONE]
+    return places(kept)
+
+
+def parallel(space, file, log, begun):
+    """A search in two processes, which outlive it where it is killed; what is saved goes into the log."""
+    os.setsid()
+    os.write(log, f"group {os.getpid()}\n".encode())
+
+    def objective(params):
+        begun()
+        time.sleep(0.004)
+        return loss(params)
+
+    def saved(trials, *args):
+        os.write(log, f"saved {trials.trials[-1]['tid']}\n".encode())
+        return two_iterations(trials, *args)
+
+    save = hyperband.save_trials(file, saved)
+    seed = len(hyperband.load_trials(file))
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as executor:
+        trials = ExecutorTrials(executor, trials=hyperband.load_trials(file))
+        run(objective, space, 10**5, trials, seed=seed, early_stop_fn=save)
+
+
+def alive(group):
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_search_in_processes_that_is_killed_goes_on_in_one(space, tmp_path, seed):
+    file, log = tmp_path / "trials", os.open(tmp_path / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    rng = random.Random(seed)
+    lines = []
+    under_way = 0
+    try:
+        for _ in range(4):
+            assert killed(partial(parallel, space, file, log), rng.randint(3, 8), delay=rng.uniform(0, 0.006))
+            under_way += sum(doc["state"] == JOB_STATE_NEW for doc in hyperband.load_trials(file).trials)
+        lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+        groups = [int(number) for name, number in lines if name == "group"]
+        assert any(map(alive, groups)), "its workers outlive a killed driver"
+
+        save, trials = hyperband.save_trials(file, two_iterations), hyperband.load_trials(file)
+        finished = {doc["tid"]: doc["result"] for doc in trials.trials if doc["state"] == JOB_STATE_DONE}
+        assert {int(number) for name, number in lines if name == "saved"} <= finished.keys()
+        assert under_way
+        assert type(trials) is Trials
+        run(loss, space, 10**5, trials, seed=10**6, early_stop_fn=save)
+    finally:
+        for name, number in [line.split() for line in (tmp_path / "log").read_text().splitlines()]:
+            if name == "group" and alive(int(number)):
+                os.killpg(int(number), signal.SIGKILL)
+        os.close(log)
+
+    loaded = hyperband.load_trials(file)
+    documents = loaded._dynamic_trials
+    assert two_iterations(loaded) == (True, ())
+    assert {doc["state"] for doc in documents} == {JOB_STATE_DONE}
+    entries = [(doc["misc"]["hyperband"]["config"], doc["misc"]["hyperband"]["rung"]) for doc in documents]
+    assert len(set(entries)) == len(entries), "no configuration twice at a rung"
+    assert {doc["tid"]: doc["result"] for doc in documents if doc["tid"] in finished} == finished
+    losses = dict(zip(entries, loaded.losses(), strict=True))
+    for doc in documents:
+        stamp = doc["misc"]["hyperband"]
+        if stamp["rung"]:
+            assert (stamp["config"], stamp["rung"] - 1) in losses
+    for (iteration, s), rungs in by_bracket(documents).items():
+        if iteration < 2:
+            for i, below in enumerate(rungs[:-1]):
+                best = sorted((losses[config, i], config) for config in below)
+                places_above = PLAN.bracket(s).rungs[i + 1].configurations
+                assert rungs[i + 1] == {config for _, config in best[:places_above]}, "the best go up"
+
+
+def by_bracket(documents):
+    """The configurations of every rung."""
+    brackets = {}
+    for doc in documents:
+        stamp = doc["misc"]["hyperband"]
+        key = stamp["iteration"], stamp["bracket"]
+        rungs = brackets.setdefault(key, [set() for _ in PLAN.bracket(stamp["bracket"]).rungs])
+        rungs[stamp["rung"]].add(stamp["config"])
+    return brackets
+
+
+def test_what_was_under_way_is_pending_in_a_live_report_and_is_evaluated_in_its_place(space, tmp_path):
+    file, reports, reported = tmp_path / "trials", [], threading.Event()
+
+    def objective(params):
+        if threading.current_thread() is not first:
+            reported.wait()
+        return loss(params)
+
+    def report(trials, *args):
+        reports.append(hyperband.report(hyperband.load_trials(file)))
+        reported.set()
+        return True, args
+
+    with ThreadPoolExecutor(3) as executor:
+        first = executor.submit(threading.current_thread).result()
+        run(objective, space, 10, ExecutorTrials(executor), early_stop_fn=hyperband.save_trials(file, report))
+    assert [(each.evaluations, each.pending, each.interrupted) for each in reports] == [(1, 2, 0)]
+    trials = hyperband.load_trials(file)
+    issued = [(doc["tid"], doc["misc"]) for doc in trials._dynamic_trials]
+    run(loss, space, PLAN.evaluations, trials, seed=1)
+    assert [(doc["tid"], doc["misc"]) for doc in trials._dynamic_trials][:3] == issued
+    assert sorted(places_done(trials)) == planned(1)
+
+
+@pytest.mark.parametrize("continued", ["serial", "parallel"])
+def test_an_interrupted_evaluation_that_was_issued_again_stays_as_it_is(space, tmp_path, continued):
+    calls = []
+
+    def objective(params):
+        calls.append(params)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(params)
+
+    file, trials = tmp_path / "trials", Trials()
+    with pytest.raises(KeyboardInterrupt):
+        run(objective, space, 10, trials)
+    run(objective, space, 10, trials, seed=1, early_stop_fn=hyperband.save_trials(file))
+    trials = hyperband.load_trials(file)
+    assert [doc["state"] for doc in trials._dynamic_trials].count(JOB_STATE_RUNNING) == 1
+    evaluated = len(calls)
+    with ThreadPoolExecutor(1) as executor:
+        trials = ExecutorTrials(executor, trials=trials) if continued == "parallel" else trials
+        run(objective, space, PLAN.evaluations + 1, trials, seed=2)
+    assert sorted(places_done(trials)) == planned(1)
+    assert len(calls) - evaluated == PLAN.evaluations + 1 - 10
