@@ -12,6 +12,7 @@ from hyperopt.base import Trials
 from hyperopt.fmin import pickler
 
 from hyperopt_hyperband._documents import begin_again, copy_of
+from hyperopt_hyperband._writer import Writer
 
 EarlyStop = Callable[..., tuple[bool, Any]]
 
@@ -23,29 +24,34 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     to load. Here a new file is written in full, then takes the old one's name. With a max_queue_len above 1,
     fmin evaluates so many in a row before it saves, by either way.
 
+    One process at a time writes the file: from this call until what it returns is dropped, or until the
+    process ends, by a kill too. So call this first, then `load_trials`, which reads at any time. Within the
+    process the latest call has the file: a notebook's cell can be run again, and a search in another thread
+    that still saves there ends with a ValueError. On a network file system, this holds between machines as
+    far as its locks do (flock's; NFS under Linux has them), and the lock of a machine that has crashed stays
+    until the server misses it. Where a file system has no locks, one warning says so.
+
     Parameters
     ----------
     path : str or path
-        The file. It holds a pickled hyperopt.Trials, whatever the kind of trials that fmin works on.
+        The file. It holds a pickled hyperopt.Trials, whatever the kind of trials that fmin works on. The lock
+        lies beside it, path.lock. Nobody need remove the one that a kill leaves there.
     early_stop_fn : callable, optional
         The early_stop_fn that fmin would have been given.
 
     Raises
     ------
     ValueError
-        There is no such folder, or the path is that of a folder.
+        Another process has the file, there is no such folder, it can't be written to, or the path is that of
+        something else than a file. In fmin: a later call in this process has the file.
     """
-    target = Path(path)
-    if not target.parent.is_dir() or target.is_dir():
+    target = Path(path).resolve()  # the same file still where the objective changes the working directory
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
         raise ValueError(f"path={str(path)!r}: pass a file in a folder that exists")
+    writer = Writer(target)
 
     def save(trials: Trials, *args: Any) -> tuple[bool, Any]:
-        partial = target.with_name(target.name + ".partial")
-        with partial.open("wb") as file:
-            pickler.dump(copy_of(trials), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
+        writer.write(lambda file: pickler.dump(copy_of(trials), file))
         return early_stop_fn(trials, *args) if early_stop_fn else (False, args)
 
     return save
@@ -61,15 +67,19 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
     Raises
     ------
     ValueError
-        The file is not whole, as a kill inside fmin's trials_save_file leaves it, or holds no trials.
+        The file can't be read, holds no trials, or is not whole, as a kill inside fmin's trials_save_file
+        leaves it.
     """
-    if not Path(path).exists():
+    try:
+        pickled = Path(path).read_bytes()
+    except FileNotFoundError:
         return Trials()
-    with Path(path).open("rb") as file:
-        try:
-            trials = pickler.load(file)
-        except (EOFError, pickle.UnpicklingError):
-            trials = None
+    except OSError as error:
+        raise ValueError(f"path={str(path)!r}: pass a file that can be read ({error})") from error
+    try:
+        trials = pickler.loads(pickled)
+    except (EOFError, pickle.UnpicklingError):
+        trials = None
     if not isinstance(trials, Trials):
         raise ValueError(
             f"path={str(path)!r} holds no trials, or not all of them: remove it to start anew, and save with "

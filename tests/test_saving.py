@@ -2,12 +2,16 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from conftest import killed, loss, places, run
 from hyperopt import STATUS_OK, Trials, fmin
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_NEW, JOB_STATE_RUNNING
 from hyperopt.early_stop import no_progress_loss
+from hyperopt.fmin import pickler
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
 
@@ -130,7 +135,8 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 
 def test_where_no_file_can_be_is_said_before_the_run(tmp_path):
-    for nowhere in (tmp_path / "none" / "trials", tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for nowhere in (tmp_path / "none" / "trials", tmp_path, tmp_path / "pipe"):
         with pytest.raises(ValueError, match=r"path='.*': pass a file in a folder that exists"):
             hyperband.save_trials(nowhere)
 
@@ -234,7 +240,7 @@ def test_a_search_in_processes_that_is_killed_goes_on_in_one(space, tmp_path, se
             under_way += sum(doc["state"] == JOB_STATE_NEW for doc in hyperband.load_trials(file).trials)
         lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
         groups = [int(number) for name, number in lines if name == "group"]
-        assert any(map(alive, groups)), "its workers outlive a killed driver"
+        assert any(map(alive, groups)), "its workers outlive a killed driver, and hold no lock"
 
         save, trials = hyperband.save_trials(file, two_iterations), hyperband.load_trials(file)
         finished = {doc["tid"]: doc["result"] for doc in trials.trials if doc["state"] == JOB_STATE_DONE}
@@ -325,3 +331,225 @@ def test_an_interrupted_evaluation_that_was_issued_again_stays_as_it_is(space, t
         run(objective, space, PLAN.evaluations + 1, trials, seed=2)
     assert sorted(places_done(trials)) == planned(1)
     assert len(calls) - evaluated == PLAN.evaluations + 1 - 10
+
+
+# One process at a time.
+
+
+def in_a_process(work):
+    """What work returns in a process of its own, or the message of its ValueError."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, str(work()).encode())
+        except ValueError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as heard:
+        return heard.read()
+
+
+def told(file):
+    """What a process hears that asks to write the file; nothing where it may."""
+    return in_a_process(lambda: hyperband.save_trials(file) and "")
+
+
+IN_USE = r"path='.*trials' is in use by process {} on .*: wait for its end, or pass another file"
+
+
+def test_a_second_process_is_told_at_once_that_the_file_is_in_use(tmp_path):
+    file = tmp_path / "trials"
+    save = hyperband.save_trials(file)
+    assert re.match(IN_USE.format(os.getpid()), told(file))
+    assert told(tmp_path / "other") == ""
+    del save
+    assert told(file) == ""
+
+
+def test_fmin_s_own_option_of_trials_on_an_executor_is_told_before_an_evaluation(space, tmp_path):
+    file = tmp_path / "trials"
+
+    def search():
+        with ThreadPoolExecutor(1) as executor:
+            run(loss, space, 3, ExecutorTrials(executor), trials_save_file=str(file))
+
+    save = hyperband.save_trials(file)
+    assert re.match(IN_USE.format(os.getpid()), in_a_process(search))
+    assert not file.exists()
+    del save
+    assert in_a_process(search) == "None"
+    assert len(hyperband.load_trials(file)) == 3
+
+
+def test_of_many_processes_that_start_together_one_writes(space, tmp_path):
+    file = tmp_path / "trials"
+    context = multiprocessing.get_context("fork")
+    start, all_asked, answers = context.Barrier(8), context.Barrier(8), context.SimpleQueue()
+
+    def search(seed):
+        start.wait()
+        try:
+            save = hyperband.save_trials(file)
+        except ValueError as error:
+            answers.put(str(error))
+            all_asked.wait()
+        else:
+            answers.put("")
+            all_asked.wait()
+            run(loss, space, 30, seed=seed, early_stop_fn=save)
+
+    children = [context.Process(target=search, args=(seed,)) for seed in range(8)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert {child.exitcode for child in children} == {0}
+    heard = sorted(answers.get() for _ in children)
+    assert heard[0] == ""
+    assert all("is in use by" in each for each in heard[1:])
+    assert len(hyperband.load_trials(file)) == 30
+
+
+def test_no_lock_and_no_half_file_stay_where_a_search_has_ended(space, tmp_path):
+    def objective(params):
+        if len(hyperband.load_trials(file)) == 5:
+            return {"loss": 0, "status": STATUS_OK, "unpicklable": threading.Lock()}
+        return loss(params)
+
+    file = tmp_path / "trials"
+    with pytest.raises(TypeError, match="pickle"):
+        run(objective, space, 10, early_stop_fn=hyperband.save_trials(file))
+    assert not list(tmp_path.glob("*.partial"))
+    assert len(hyperband.load_trials(file)) == 5
+    run(loss, space, 7, hyperband.load_trials(file), early_stop_fn=hyperband.save_trials(file))
+    assert os.listdir(tmp_path) == ["trials"]
+
+
+def test_a_cell_of_a_notebook_can_be_run_again(space, tmp_path):
+    def objective(params):
+        if params["x"] < 0:
+            raise KeyboardInterrupt
+        return loss(params)
+
+    file, older = tmp_path / "trials", []
+    for seed in range(3):  # what is raised is kept, and with it all that fmin was given
+        older.append(hyperband.save_trials(file))
+        trials = hyperband.load_trials(file)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            run(objective, space, 30, trials, seed=seed, early_stop_fn=older[-1])
+        older.append(raised)
+    assert told(file) != ""
+    save = hyperband.save_trials(file)
+    run(loss, space, 30, hyperband.load_trials(file), seed=9, early_stop_fn=save)
+    run(loss, space, 32, hyperband.load_trials(file), seed=10, early_stop_fn=save)
+    del older
+    assert told(file) != "", "an older one that is dropped does not let go of the file"
+    assert len(hyperband.load_trials(file)) == 32
+
+
+def test_a_copy_of_the_folder_does_not_let_go_of_the_file(tmp_path):
+    folder = tmp_path / "from"
+    folder.mkdir()
+    save = hyperband.save_trials(folder / "trials")
+    shutil.copytree(folder, tmp_path / "to")
+    assert re.match(IN_USE.format(os.getpid()), told(folder / "trials"))
+    del save
+
+
+def test_of_two_threads_the_earlier_is_told_at_its_next_save(space, tmp_path):
+    file, begun, go = tmp_path / "trials", threading.Event(), threading.Event()
+
+    def objective(params):
+        begun.set()
+        go.wait()
+        return loss(params)
+
+    with ThreadPoolExecutor(1) as executor:
+        search = executor.submit(run, objective, space, 30, early_stop_fn=hyperband.save_trials(file))
+        begun.wait()
+        save = hyperband.save_trials(file)
+        go.set()
+        with pytest.raises(ValueError, match=r"path='.*trials': a later save_trials .* writes this file now"):
+            search.result()
+    run(loss, space, 5, early_stop_fn=save)
+    assert len(hyperband.load_trials(file)) == 5
+
+
+def test_what_was_made_before_a_fork_saves_in_the_child_alone_once_the_parent_has_let_go(space, tmp_path):
+    file = tmp_path / "trials"
+    save = hyperband.save_trials(file)
+    assert in_a_process(lambda: len(run(loss, space, 3, early_stop_fn=save))) == "3"
+    travels = pickler.dumps(save)
+    assert in_a_process(lambda: len(run(loss, space, 4, early_stop_fn=pickler.loads(travels)))) == "4"
+    save = hyperband.save_trials(tmp_path / "other")
+    assert in_a_process(lambda: len(run(loss, space, 5, early_stop_fn=pickler.loads(travels)))) == "5"
+
+    def after_the_parent():
+        copy = pickler.loads(travels)
+        assert told(file) == ""
+        run(loss, space, 6, early_stop_fn=copy)
+        return told(file)
+
+    assert "is in use" in in_a_process(after_the_parent)
+    assert len(hyperband.load_trials(file)) == 6
+
+
+def test_a_file_is_read_while_another_process_writes_it(space, tmp_path):
+    file, enough = tmp_path / "trials", tmp_path / "enough"
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            save = hyperband.save_trials(file, lambda trials: (enough.exists(), []))
+            run(loss, space, 10**5, early_stop_fn=save)
+        os._exit(0)
+    read = []
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        read.append(hyperband.report(hyperband.load_trials(file)).evaluations)
+        if len(set(read)) == 20:
+            enough.touch()
+    assert read == sorted(read)
+    assert enough.exists()
+
+
+def test_a_file_under_two_names_and_from_another_working_directory_is_one(space, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "trials")
+    monkeypatch.chdir(tmp_path)
+
+    def objective(params):
+        os.chdir("/")
+        return loss(params)
+
+    save = hyperband.save_trials("elsewhere/../link")
+    assert re.match(IN_USE.format(os.getpid()), told(tmp_path / "trials"))
+    run(objective, space, 3, early_stop_fn=save)
+    assert (tmp_path / "link").is_symlink()
+    assert len(hyperband.load_trials(tmp_path / "trials")) == 3
+
+
+def test_a_folder_that_is_not_to_be_written_to_is_told_before_the_run():
+    def as_nobody(work):
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        return work()
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "trials")
+        file.touch(0o000)
+        os.chmod(folder, 0o555)
+        said = in_a_process(lambda: as_nobody(lambda: hyperband.save_trials(file)))
+        assert re.match(
+            r"path='.*trials': no file can be made there \(.*Permission.*\): pass one in a folder", said
+        )
+        said = in_a_process(lambda: as_nobody(lambda: hyperband.load_trials(file)))
+        assert re.match(r"path='.*trials': pass a file that can be read \(.*Permission", said)
+        os.chmod(folder, 0o755)
+
+
+def test_a_folder_holds_no_trials(tmp_path):
+    with pytest.raises(ValueError, match=r"path='.*': pass a file that can be read"):
+        hyperband.load_trials(tmp_path)
