@@ -1,54 +1,77 @@
 """What SIGKILL does to a run: a script that is killed again and again, and started again until it is done.
 
-    python benchmarks/kills.py                      both ways to save, 300 kills each, minutes
+    python benchmarks/kills.py --processes 2      three ways to save, 1,000 kills each
+    python benchmarks/kills.py --kills 100        fewer; printed alone
 
-Every other kill falls at a random moment of the run, the others inside a write of the file. Where a kill
-leaves a file that can't be loaded, the run starts anew. A run of three Hyperband iterations that is done is
-compared with the schedule, and the next one begins, until there were as many kills.
+Stopped, it goes on where it stood. Every other kill falls at a random moment of the run, the others inside a
+write of the file. Where a kill leaves a file that can't be loaded, the run starts anew. A run of three
+Hyperband iterations that is done is compared with the schedule. Runs follow until there were as many kills.
+
+two writers: save_trials, and the script is always started twice at the same time.
 
 lost: evaluations that had been saved, and that the file does not hold after the kill.
 repeated: evaluations that the file holds, and that were run again.
 in flight: evaluations that a kill cut short, one a kill at most, and how many of them were run again. (The
 others were draws: other configurations are drawn in their place.)
+told: starts that ended at once since another process had the file; both: times that two went to work.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import itertools
+import json
 import os
 import random
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hyperopt import STATUS_OK, Trials, fmin, hp
+from recording import destination, environment, read_text, versions, write_text
 
 from hyperopt_hyperband import hyperband
 
 ITERATIONS = 3
 PLAN = hyperband.schedule(1, 9)
 SPACE = {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 9)}
+WAYS = {"trials_save_file": 1, "save_trials": 1, "two writers": 2}
+"""Ways to save, and how many scripts start at a time."""
+TOLD = 3
+"""The status of a script that was told that the file is in use."""
+COLUMNS = ["kills", "inside a write", "unloadable", "lost", "repeated", "in flight", "in flight, repeated"]
+COLUMNS += ["told", "both", "runs", "whole runs"]
+RESULTS = Path(__file__).parent / "results" / "kills" / "kills.json"
+Row = dict[str, Any]
 
 
-def work(way: str, file: Path, log: int, payload: int) -> None:
+def work(way: str, file: Path, log: int, payload: int) -> int:
     """What a user's script does. The log gets a line where an evaluation starts, and where it is saved."""
+    me = os.getpid()
 
     def objective(params: dict[str, Any]) -> dict[str, Any]:
-        os.write(log, f"start {params['x']} {params['epochs']}\n".encode())
+        os.write(log, f"{me} start {params['x']} {params['epochs']}\n".encode())
         time.sleep(0.004)
         loss = (params["x"] - 1) ** 2 + 1 / params["epochs"]
         return {"loss": loss, "status": STATUS_OK, "curve": os.urandom(payload)}
 
     def saved(trials: Trials, *_: Any) -> tuple[bool, list[Any]]:
-        os.write(log, f"saved {name(trials.trials[-1])}\n".encode())
+        os.write(log, f"{me} saved {name(trials.trials[-1])}\n".encode())
         return False, []
 
     own = way == "trials_save_file"
+    try:
+        stop = saved if own else hyperband.save_trials(file, saved)
+    except ValueError as error:
+        if "is in use by" not in str(error):
+            raise
+        return TOLD
     fmin(
         objective,
         SPACE,
@@ -58,8 +81,9 @@ def work(way: str, file: Path, log: int, payload: int) -> None:
         rstate=np.random.default_rng(),
         verbose=False,
         trials_save_file=str(file) if own else "",
-        early_stop_fn=saved if own else hyperband.save_trials(file, saved),
+        early_stop_fn=stop,
     )
+    return 0
 
 
 def name(document: dict[str, Any]) -> str:
@@ -73,63 +97,77 @@ def started(way: str, file: Path, log: int, payload: int) -> int:
     if child == 0:
         status = 1
         try:
-            work(way, file, log, payload)
-            status = 0
+            status = work(way, file, log, payload)
         finally:
             os._exit(status)
     return child
 
 
-def killed(child: int, file: Path, log: Path, inside: bool, rng: random.Random) -> bool:
-    """Kill the child at work, at a random moment or inside a write. Returns False where it is done before."""
+def killed(children: list[int], file: Path, log: Path, inside: bool, rng: random.Random) -> tuple[int, int]:
+    """Kill the one at work, at a random moment or inside a write, once all others have ended.
+
+    Returns how many were killed, 0 where it is done before, and how many were told that the file is in use.
+    """
+
+    def at_work() -> int:
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return sum(os.waitid(os.P_PID, child, options) is None for child in children)
 
     def wait_for(event: Callable[[], bool]) -> None:
-        while not event() and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while at_work() and not event():
             pass
 
     logged = rng.randrange(1000)  # bytes, in some 20 evaluations
-    wait_for(lambda: log.stat().st_size > logged)
+    wait_for(lambda: at_work() == 1 and log.stat().st_size > logged)
     if inside:
         wait_for(written(file))
     time.sleep(rng.uniform(0, 0.002 if inside else 0.02))
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSIGNALED(status) and os.WEXITSTATUS(status) != 0:
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    kills = sum(map(os.WIFSIGNALED, statuses))
+    ended = [os.WEXITSTATUS(status) for status in statuses if not os.WIFSIGNALED(status)]
+    if not set(ended) <= {0, TOLD}:
         raise RuntimeError("the script has failed")
-    return os.WIFSIGNALED(status)
+    return kills, ended.count(TOLD)
 
 
 def written(file: Path) -> Callable[[], bool]:
     """Tells, called again and again, whether the file is being written."""
-    partial = file.with_name(file.name + ".partial")
     largest = 0
 
     def being_written() -> bool:
         nonlocal largest
         size = file.stat().st_size if file.exists() else 0
         largest = max(largest, size)
-        return partial.exists() or size < largest
+        return size < largest or any(each.endswith(".partial") for each in os.listdir(file.parent))
 
     return being_written
 
 
-def measure(way: str, kills: int, payload: int, folder: Path) -> collections.Counter[str]:
-    """Kill the script so many times; returns what came of it."""
-    rng = random.Random(0)
+def run(way: str, seed: int, payload: int) -> Row:
+    """Kill the script until its run is done; returns what came of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        return {"way": way, "seed": seed, **_run(way, random.Random(seed), payload, Path(folder))}
+
+
+def _run(way: str, rng: random.Random, payload: int, folder: Path) -> collections.Counter[str]:
     counts: collections.Counter[str] = collections.Counter()
     file, path = folder / "trials", folder / "log"
     log = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     kept: set[str] = set()
     cut_short: set[str] = set()
-    while counts["kills"] < kills:
-        inside = counts["kills"] % 2 == 1
-        done = not killed(started(way, file, log, payload), file, path, inside, rng)
-        counts["kills"] += not done
-        counts["inside a write"] += inside and not done
-        lines = [line.split(maxsplit=1) for line in path.read_text().splitlines()]
+    for inside in itertools.cycle((False, True)):
+        children = [started(way, file, log, payload) for _ in range(WAYS[way])]
+        kills, told = killed(children, file, path, inside, rng)
+        counts["kills"] += kills
+        counts["inside a write"] += inside * kills
+        counts["told"] += told
+        lines = [line.split(maxsplit=2) for line in path.read_text().splitlines()]
         os.truncate(path, 0)
-        begun = {which for event, which in lines if event == "start"}
-        saved = {which for event, which in lines if event == "saved"} | kept
+        counts["both"] += len({process for process, event, _ in lines if event == "start"}) > 1
+        begun = {which for _, event, which in lines if event == "start"}
+        saved = {which for _, event, which in lines if event == "saved"} | kept
         counts["repeated"] += len(begun & kept)
         counts["in flight, repeated"] += len(begun & cut_short)
         try:
@@ -142,12 +180,11 @@ def measure(way: str, kills: int, payload: int, folder: Path) -> collections.Cou
         cut_short |= begun - kept
         counts["lost"] += len(saved - kept)
         counts["in flight"] += len(begun - kept - saved)
-        if done:
-            counts["runs"] += 1
-            counts["whole runs"] += whole(trials)
-            file.unlink()
-            kept, cut_short = set(), set()
+        if not kills:
+            break
     os.close(log)
+    counts["runs"] += 1
+    counts["whole runs"] += whole(trials)
     return counts
 
 
@@ -164,21 +201,72 @@ def whole(trials: Trials) -> bool:
     return sorted(done) == sorted(planned)
 
 
-def main() -> None:
+def total(rows: Sequence[Row], way: str) -> collections.Counter[str]:
+    """The sums over the runs of a way."""
+    counts = collections.Counter(dict.fromkeys(COLUMNS, 0))
+    for row in rows:
+        if row["way"] == way:
+            counts.update({column: row.get(column, 0) for column in COLUMNS})
+    return counts
+
+
+def more_runs(
+    way: str, kills: int, payload: int, processes: int, rows: list[Row], keep: Callable[[], None]
+) -> None:
+    """Add runs of a way to the rows until they hold so many kills; what is under way then is added too."""
+    had = {row["seed"] for row in rows if row["way"] == way}
+    seeds = (seed for seed in itertools.count() if seed not in had)
+    running: set[Future[Row]] = set()
+    with ProcessPoolExecutor(processes) as executor:
+        while True:
+            while len(running) < processes and total(rows, way)["kills"] < kills:
+                running.add(executor.submit(run, way, next(seeds), payload))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            rows += [future.result() for future in done]
+            keep()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=300, help="for each way to save")
+    parser.add_argument("--kills", type=int, default=1000, help="for each way to save, at least")
     parser.add_argument("--payload", type=int, default=20_000, help="bytes that an evaluation returns")
-    arguments = parser.parse_args()
-    columns = ["kills", "inside a write", "unloadable", "lost", "repeated"]
-    columns += ["in flight", "in flight, repeated", "runs", "whole runs"]
-    print("way to save".ljust(16), *columns, sep="  ")
-    for way in ("trials_save_file", "save_trials"):
-        with tempfile.TemporaryDirectory() as folder:
-            counts = measure(way, arguments.kills, arguments.payload, Path(folder))
-        cells = [str(counts[column]).rjust(len(column)) for column in columns]
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
+    parser.add_argument("--out", type=Path, help="a JSON file; without: the stored one, if all is run")
+    options = parser.parse_args(argv)
+    out = destination(parser, options, RESULTS, indifferent={"processes"})
+    unfinished = out and out.with_suffix(".unfinished")
+    record: Row = {
+        **environment(),
+        "versions": versions(),
+        "payload": options.payload,
+        "totals": {},
+        "rows": [],
+    }
+    if unfinished and unfinished.exists():
+        earlier = json.loads(read_text(unfinished))
+        if all(earlier[key] == record[key] for key in ("versions", "payload")):
+            record["rows"] = earlier["rows"]
+
+    def keep() -> None:
+        if unfinished:
+            write_text(unfinished, json.dumps(record))
+
+    print("way to save".ljust(16), *COLUMNS, sep="  ")
+    for way in WAYS:
+        more_runs(way, options.kills, options.payload, options.processes, record["rows"], keep)
+        counts = record["totals"][way] = total(record["rows"], way)
+        cells = [str(counts[column]).rjust(len(column)) for column in COLUMNS]
         print(way.ljust(16), *cells, sep="  ", flush=True)
+    if out and unfinished:
+        record["rows"].sort(key=lambda row: (list(WAYS).index(row["way"]), row["seed"]))
+        rows = ",\n".join(json.dumps(row) for row in record.pop("rows"))
+        write_text(out, json.dumps(record, indent=1)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n')
+        unfinished.unlink(missing_ok=True)
+        print(out)
 
 
 if __name__ == "__main__":
