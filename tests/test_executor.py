@@ -291,7 +291,7 @@ def test_the_save_file_holds_trials_to_go_on_with(threads, space, tmp_path):
     with blocked_above(2) as objective:
         run(objective, space, 100, ExecutorTrials(threads), timeout=1, trials_save_file=str(file))
     saved = hyperband.load_trials(file)
-    under_way = [doc["tid"] for doc in saved._dynamic_trials if doc["state"] == JOB_STATE_RUNNING]
+    under_way = [doc["tid"] for doc in saved._dynamic_trials if doc["state"] == JOB_STATE_NEW]
     assert under_way
     trials = ExecutorTrials(threads, trials=saved)
     run(loss, space, 10**5, trials, seed=1, early_stop_fn=first_iteration)
