@@ -12,6 +12,7 @@ from hyperopt.base import Trials
 from hyperopt.fmin import pickler
 
 from hyperopt_hyperband._documents import begin_again, copy_of
+from hyperopt_hyperband._history import issued_again
 from hyperopt_hyperband._writer import Writer
 
 EarlyStop = Callable[..., tuple[bool, Any]]
