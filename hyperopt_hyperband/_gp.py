@@ -1,9 +1,27 @@
 """Regression by a Gaussian process over configurations and log budgets, in plain numpy.
 
-The kernel is a Matern 5/2 over the features, with a length scale for each hyperparameter, times an
-exponential one over log budgets; the noise may grow towards low budgets. Its parameters are the most
-likely ones given the data and a log-normal prior (Rasmussen and Williams, Gaussian Processes for Machine
-Learning, 2006, chapters 2 and 5), approached by a few steps of Rprop.
+The covariance of two evaluations is  variance * matern(distance) * exp(-|t - t'| / budget_scale),  and each
+one's noise is  variance * noise * exp(-growth * t):  it may grow towards low budgets. The parameters are the
+most likely ones given the losses and a log-normal prior (Rasmussen and Williams, Gaussian Processes for
+Machine Learning, 2006, chapters 2 and 5), approached by a few steps of Rprop.
+
+Arrays, of n evaluations (the first m of them finished, the others pending), c columns of features that
+belong to h hyperparameters, and k configurations to predict:
+
+    x            n, c     features; two options of a choice lie 1 apart, numbers between 0 and 1
+    t            n        log budgets, 0 at max_budget, -1 at the lowest
+    owners       c        the hyperparameter of each column, 0 to h - 1
+    y            m        standardised losses
+    scales       h        length scales
+    squares      n, n, h  squared distances of two evaluations, by hyperparameter
+    apart        n, n     |t - t'|
+    covariance   n, n     over the variance of the signal, noise included
+    precision    n, n     its inverse; of the finished alone: seen, m, m
+    weights      n        what each evaluation counts in the mean, 0 where pending
+    theta        h + 3    the parameters: log scales, log budget_scale, log noise, growth
+    gradient     h + 3    of the log posterior, by theta
+    mean         k        predicted loss at max_budget
+    deviation    k        its standard deviation, without noise
 """
 
 from __future__ import annotations
@@ -28,11 +46,8 @@ class Process:
 
     Attributes
     ----------
-    x, t : features and log budgets of what it has seen: n x columns, and n, 0 at the full budget
-    owners : the hyperparameter of each column
-    scales, budget_scale : length scales, of each hyperparameter and of the log budget
-    weights : of each observation in the mean
-    precision : the inverse of the covariance of what was observed and of what is pending, n x n
+    x, t, owners, scales, weights, precision : arrays, as at the top of this module
+    budget_scale : the length scale of the log budget
     variance : of the signal
     """
 
@@ -58,16 +73,10 @@ def fit(x: Array, t: Array, owners: Array, y: Array, subset: Array) -> Process:
 
     Parameters
     ----------
-    x : n x columns
-        Features.
-    t : n
-        Log budgets, 0 at the full one and -1 at the lowest.
-    owners : columns
-        The hyperparameter that each column belongs to.
-    y : at most n
-        Standardised losses of the first rows; the others are pending: they lower the uncertainty around
-        themselves and say nothing of the mean (Desautels et al., JMLR 15, 2014).
-    subset : indices of observations
+    x, t, owners, y
+        As at the top of this module. What is pending lowers the uncertainty around itself and says nothing of
+        the mean (Desautels et al., JMLR 15, 2014).
+    subset : indices of finished evaluations
         Those from which the kernel's parameters are learned.
     """
     scales, budget_scale, noise, growth = _most_likely(x[subset], t[subset], owners, y[subset])
@@ -77,10 +86,9 @@ def fit(x: Array, t: Array, owners: Array, y: Array, subset: Array) -> Process:
     observed = len(y)
     precision = np.linalg.inv(covariance)
     seen = precision if observed == len(x) else np.linalg.inv(covariance[:observed, :observed])
-    weights = seen @ y
-    variance = max(float(y @ weights) / observed, 1e-6)
-    padded = np.concatenate([weights, np.zeros(len(x) - observed)])
-    return Process(x, t, owners, scales, budget_scale, padded, precision, variance)
+    weights = np.concatenate([seen @ y, np.zeros(len(x) - observed)])
+    variance = max(float(y @ weights[:observed]) / observed, 1e-6)
+    return Process(x, t, owners, scales, budget_scale, weights, precision, variance)
 
 
 def _most_likely(x: Array, t: Array, owners: Array, y: Array) -> tuple[Array, float, float, float]:
@@ -105,14 +113,7 @@ def _most_likely(x: Array, t: Array, owners: Array, y: Array) -> tuple[Array, fl
 
 
 def _gradient(theta: Array, squares: Array, apart: Array, t: Array, y: Array) -> Array:
-    """The log likelihood's, with the most likely variance of the signal.
-
-    Parameters
-    ----------
-    theta : what `_most_likely` returns, as logarithms, but for the growth
-    squares, apart : n x n x hyperparameters and n x n
-        Squared distances, and distances of log budgets.
-    """
+    """The log likelihood's, with the most likely variance of the signal."""
     width = squares.shape[2]
     shrink, budget_scale = np.exp(-2 * theta[:width]), math.exp(theta[width])
     kernel, slope = _matern(squares @ shrink)
