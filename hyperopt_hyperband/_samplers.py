@@ -78,6 +78,15 @@ def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Ite
             yield drawn
 
 
+def generator(seed: int, new_id: Hashable) -> np.random.Generator:
+    """The randomness of one draw, by the seed and the new id: the same seed at every call repeats no draw.
+
+    An id counts as its text, which is the same in every process.
+    """
+    text = int.from_bytes(str(new_id).encode(), "big")
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(text,)))
+
+
 def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Vals]:
     """Random configurations, the first as rand.suggest draws it with the same generator."""
     # In little more than half of rand's time: the idxs follow from the vals, which are drawn first, and

@@ -55,7 +55,6 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
     """The trials of a file that `save_trials` or fmin's trials_save_file has written, to go on with.
 
     New, empty trials where there is no such file. The file is a pickle: load none that you do not trust.
-    On going on, give fmin another rstate than before: the same one draws the same points again.
 
     Raises
     ------

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import numbers
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
-import numpy as np
 from hyperopt.base import Domain, Trials
 
 from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node
@@ -18,7 +16,15 @@ from hyperopt_hyperband._objective import NO_TRIAL, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
 from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
-from hyperopt_hyperband._samplers import Model, Request, Suggest, model_draws, model_of, random_draws
+from hyperopt_hyperband._samplers import (
+    Model,
+    Request,
+    Suggest,
+    generator,
+    model_draws,
+    model_of,
+    random_draws,
+)
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule, schedule
 from hyperopt_hyperband._stopping import no_progress
@@ -64,7 +70,7 @@ def suggest(
     Parameters
     ----------
     new_ids, domain, trials, seed
-        Hyperopt's own.
+        Hyperopt's own. A draw's randomness comes from the seed and its new id.
     min_budget, max_budget : int or float, optional
         What one evaluation may spend. Default: the bounds of the space's budget, or 1 and 81.
     eta : int or float, at least 2
@@ -104,13 +110,10 @@ def suggest(
         _warn_at_start(history, budgets, domain)
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
-    generator = functools.cache(
-        lambda: np.random.default_rng(seed)
-    )  # a tenth of a promotion, which needs none
     issued: list[Document] = []
 
-    def draws(start_budget: Budget) -> Iterator[Vals]:
-        rng = generator()
+    def draws(new_id: Hashable, start_budget: Budget) -> Iterator[Vals]:
+        rng = generator(seed, new_id)
         if model is not None and rng.random() >= random_share:
             known = _known(trials, issued, domain, plan, budgets.label)
             request = Request(domain, known, budgets.label, start_budget, plan.max_budget, seed)
@@ -129,7 +132,7 @@ def _next_document(
     trials: Trials,
     label: str | None,
     history: History,
-    draws: Callable[[Budget], Iterator[Vals]],
+    draws: Callable[[Hashable, Budget], Iterator[Vals]],
 ) -> Document:
     while True:
         key, action = history.next_action()
@@ -137,7 +140,8 @@ def _next_document(
         match action:
             case Sample():
                 taken = history.drawn(key)
-                found = (_at_budget(drawn, label, rungs[0].budget) for drawn in draws(rungs[0].budget))
+                start_budget = rungs[0].budget
+                found = (_at_budget(drawn, label, start_budget) for drawn in draws(new_id, start_budget))
                 new = next((vals for vals in found if vals not in taken), None)
                 if new is None:
                     history.brackets[key].closed = True

@@ -14,6 +14,7 @@ from hyperopt.exceptions import AllTrialsFailed
 from hyperopt.fmin import fmin_pass_expr_memo_ctrl
 
 from hyperopt_hyperband import hyperband
+from hyperopt_hyperband._samplers import generator
 
 ITERATION = hyperband.schedule(1, 9).evaluations
 
@@ -96,7 +97,12 @@ def test_one_budget_is_random_search():
     space = {"x": hp.uniform("x", -5, 5), "c": hp.choice("c", [0, hp.normal("y", 0, 1)])}
     with pytest.warns(UserWarning, match="can't see its budget"):
         ours = run(lambda p: p["x"], space, 20, algo=partial(hyperband.suggest, min_budget=9, max_budget=9))
-    theirs = run(lambda p: p["x"], space, 20, algo=rand.suggest)
+
+    def by_id(new_ids, domain, trials, seed):
+        [new_id] = new_ids
+        return rand.suggest(new_ids, domain, trials, generator(seed, new_id))
+
+    theirs = run(lambda p: p["x"], space, 20, algo=by_id)
     assert ours.vals == theirs.vals
     assert {doc["misc"]["budget"] for doc in ours.trials} == {9}
 

@@ -276,12 +276,14 @@ def test_ids_need_be_no_numbers():
     runs = []
     for name in (int, "t{:04}".format):
         trials = Trials()
+        number = {name(tid): tid for tid in range(2 * PLAN.evaluations)}
         for tid in range(2 * PLAN.evaluations):
             [doc] = hyperband.suggest([name(tid)], DOMAIN, trials, tid)
-            x = doc["misc"]["vals"]["x"][0]
-            doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": x}
+            loss = float(number[doc["misc"]["hyperband"]["config"]] * 7919 % 101)
+            doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": loss}
             trials._dynamic_trials.append(doc)
-        runs.append([doc["misc"]["vals"] for doc in trials._dynamic_trials])
+        stamps = [doc["misc"]["hyperband"] for doc in trials._dynamic_trials]
+        runs.append([(s["iteration"], s["bracket"], s["rung"], number[s["config"]]) for s in stamps])
     assert runs[0] == runs[1]
 
 
