@@ -10,7 +10,7 @@ from hyperopt.pyll import scope
 from hyperopt.pyll.base import Apply
 
 from hyperopt_hyperband._schedule import Budget, schedule
-from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, hyperparameters
+from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, expression_over, hyperparameters
 
 MIN_BUDGET, MAX_BUDGET = 1, 81
 """The bounds where neither the space nor the options give any."""
@@ -66,7 +66,8 @@ def find_budget(
 ) -> BudgetRange:
     """The budget of a space: its budget node, the hyperparameter of the given label, or none.
 
-    Raises ValueError where the options name no such hyperparameter, or contradict the space.
+    Raises ValueError where the options name no such hyperparameter, or contradict the space, or an expression
+    of the space changes the budget.
     """
     if label is not None and not isinstance(label, str):
         raise ValueError(f"budget={label!r}: pass the label of a hyperparameter, a str")
@@ -83,6 +84,11 @@ def find_budget(
             None,
             MIN_BUDGET if min_budget is None else min_budget,
             MAX_BUDGET if max_budget is None else max_budget,
+        )
+    if expression := expression_over(domain.expr, found.label):
+        raise ValueError(
+            f"budget={found.label!r} stands in the expression {expression}, so the objective would not get "
+            "the budget: let it stand bare, or under int, float or round, and compute in the objective"
         )
     for name, asked, given in [
         ("min_budget", min_budget, found.min_budget),

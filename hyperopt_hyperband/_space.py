@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import reprlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +14,8 @@ from hyperopt import pyll
 from hyperopt.pyll.base import Apply, Literal
 
 from hyperopt_hyperband._schedule import Budget
+
+CONVERSIONS = ("int", "float", "round")
 
 
 class BudgetLabel(str):
@@ -164,6 +169,25 @@ def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str 
     )
 
 
+@functools.lru_cache(maxsize=8)
+def expression_over(space: Apply, label: str) -> str | None:
+    """An expression of the space that changes a hyperparameter, as text; None where its value is handed on.
+
+    It is handed on bare or under int, float or round, in dicts, lists, tuples and the options of choices.
+    """
+    holding: set[Apply] = set()
+    for node in pyll.dfs(space):  # what a node is made of comes before it
+        inside = holding.intersection(node.inputs())
+        if inside and not (
+            node.name in (*CONVERSIONS, "dict", "pos_args")
+            or (node.name == "switch" and node.pos_args[0] not in inside)
+        ):
+            return textwrap.shorten(_text(node), 100)
+        if inside or (node.name == "hyperopt_param" and label_of(node) == label):
+            holding.add(node)
+    return None
+
+
 def evaluate(space: Apply, memo: dict[Apply, Any]) -> Any:
     """What the objective gets of a space, its hyperparameters given by node."""
     return pyll.rec_eval(space, memo=memo, print_node_on_error=False)
@@ -204,6 +228,16 @@ def _texts(option: Apply) -> dict[str | int, str] | None:
         for key, node in inside.items()
         if isinstance(node, Literal) and isinstance(node.obj, str)
     }
+
+
+def _text(node: Apply) -> str:
+    """An expression as text, hyperparameters by their labels and without conversions."""
+    if node.name == "hyperopt_param":
+        return label_of(node)
+    if isinstance(node, Literal):
+        return reprlib.repr(node.obj)
+    inside = [_text(each) for each in node.inputs()]
+    return inside[0] if node.name in CONVERSIONS else f"{node.name}({', '.join(inside)})"
 
 
 def _value(option: Apply) -> str:
