@@ -9,7 +9,7 @@ from hyperopt.base import Domain
 from hyperopt.pyll import scope
 from hyperopt.pyll.base import Apply
 
-from hyperopt_hyperband._schedule import Budget, schedule
+from hyperopt_hyperband._schedule import Budget, Schedule, schedule
 from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, expression_over, hyperparameters
 
 MIN_BUDGET, MAX_BUDGET = 1, 81
@@ -100,6 +100,22 @@ def find_budget(
                 "leave the option out, or change the space"
             )
     return found
+
+
+def more_brackets(plan: Schedule, step: Budget | None) -> str:
+    """The numbers nearest to those of a schedule with a single bracket that make two or more, as text."""
+
+    def least(eta: Budget) -> Budget:
+        """The largest min_budget that leaves two brackets; 0: there is none."""
+        low = plan.max_budget / eta
+        grid = step or (1 if isinstance(plan.min_budget, int) else 10 ** (math.floor(math.log10(low)) - 2))
+        low = math.floor(low / grid * (1 + 1e-9)) * grid
+        return low if isinstance(low, int) else float(f"{low:.6g}")
+
+    ways = [f"min_budget={low} or less"] if (low := least(plan.eta)) else []
+    if plan.min_budget * 2 <= plan.max_budget:
+        ways.append("eta=2")
+    return ", or ".join(ways) or f"min_budget={least(2)} or less and eta=2"
 
 
 def _labelled(domain: Domain, label: str) -> BudgetRange:

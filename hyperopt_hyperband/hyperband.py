@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from hyperopt.base import Domain, Trials
 
-from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node
+from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node, more_brackets
 from hyperopt_hyperband._documents import Document, Vals, new_document, plain, unused
 from hyperopt_hyperband._evaluations import Evaluation, evaluations, incumbent
 from hyperopt_hyperband._history import BracketKey, History, read
@@ -107,7 +107,7 @@ def suggest(
     _check_trials(history, domain)
     if history.foreign or not history.brackets:
         _check_start(plan, domain, trials)
-        _warn_at_start(history, budgets, domain)
+        _warn_at_start(history, budgets, domain, random=model is None)
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
     issued: list[Document] = []
@@ -209,18 +209,26 @@ def _check_start(plan: Schedule, domain: Domain, trials: Trials) -> None:
             claim(domain.fn.checkpoint_dir)
 
 
-def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain) -> None:
+def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, random: bool) -> None:
     """Tell, at the first suggestion of a run, what its user may not expect."""
+    plan = history.schedule
     if history.foreign:
         warn(
             f"{history.foreign} trials come from a Hyperband run with other min_budget, max_budget or eta: "
             "they take no place in the schedule; pass the options of that run to go on with it"
         )
-    if budgets.label is None and not domain.pass_expr_memo_ctrl:
+    if len(plan.brackets) > 1 and budgets.label is None and not domain.pass_expr_memo_ctrl:
         warn(
             "the objective can't see its budget, so every evaluation costs the same: put "
             "hyperband.budget(label, min_budget, max_budget) into the space, name one of its hyperparameters "
-            "with budget=label, or decorate the objective with hyperband.with_budget"
+            "with budget=label, or decorate the objective with hyperband.with_budget; to search without "
+            "budgets, each configuration once, pass min_budget=max_budget"
+        )
+    if len(plan.brackets) == 1 and plan.min_budget < plan.max_budget:
+        warn(
+            f"min_budget={plan.min_budget} times eta={plan.eta} is above max_budget={plan.max_budget}, so "
+            f"every evaluation is at max_budget: plain {'random ' * random}search at full budget; for lower "
+            f"budgets take {more_brackets(plan, budgets.step)}"
         )
 
 

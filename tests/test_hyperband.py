@@ -1,6 +1,7 @@
 import logging
 import math
 import pickle
+import re
 import warnings
 from functools import partial
 
@@ -95,7 +96,8 @@ def test_the_same_seed_gives_the_same_run(space):
 
 def test_one_budget_is_random_search():
     space = {"x": hp.uniform("x", -5, 5), "c": hp.choice("c", [0, hp.normal("y", 0, 1)])}
-    with pytest.warns(UserWarning, match="can't see its budget"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no budgets, as asked for
         ours = run(lambda p: p["x"], space, 20, algo=partial(hyperband.suggest, min_budget=9, max_budget=9))
 
     def by_id(new_ids, domain, trials, seed):
@@ -299,6 +301,72 @@ def test_an_objective_that_cannot_see_its_budget_gets_one_warning():
         trials = run(lambda params: params["x"] ** 2, {"x": hp.uniform("x", -5, 5)}, 206)
     assert len(caught) == 1
     assert sorted(place[1:] for place in places(trials)) == sorted(planned(hyperband.schedule(1, 81, 3)))
+
+
+def said(space, **options):
+    """The warnings that a run and its going on give."""
+    seen = hyperband.with_budget(lambda params, budget=1: params["x"])
+    trials = Trials()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for max_evals in (1, 5, 12):
+            run(seen, space, max_evals, trials, algo=partial(hyperband.suggest, **options))
+    return [str(warning.message) for warning in caught]
+
+
+def test_it_also_gets_the_way_to_search_without_budgets_which_warns_no_more():
+    unseen = {"x": hp.uniform("x", -5, 5)}
+    with pytest.warns(
+        UserWarning, match="can't see its budget.* without budgets.* pass min_budget=max_budget"
+    ):
+        run(lambda params: params["x"], unseen, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        full = partial(hyperband.suggest, min_budget=81)
+        trials = run(lambda params: params["x"], unseen, 5, algo=full)
+    assert places(trials) == [(i, 0, 0, 81) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "eta", "remedy"),
+    [
+        ((3, 8), 3, "min_budget=2 or less, or eta=2"),
+        ((50, 100), 3, "min_budget=33 or less, or eta=2"),
+        ((2, 3), 3, "min_budget=1 or less"),
+        ((2, 3), 4, "min_budget=1 or less and eta=2"),
+        ((1, 2), 3, "eta=2"),
+        ((0.7, 1.0), 3, "min_budget=0.333 or less"),
+        ((0.1, 0.29), 3, "min_budget=0.0966 or less, or eta=2"),
+    ],
+)
+def test_budgets_that_leave_one_bracket_are_told_once_with_numbers_that_would_do(budgets, eta, remedy):
+    space = {"x": hp.uniform("x", -5, 5)}
+    low, high = budgets
+    [warning] = said(space, min_budget=low, max_budget=high, eta=eta)
+    assert warning == (
+        f"min_budget={low} times eta={eta} is above max_budget={high}, so every evaluation is at max_budget: "
+        f"plain random search at full budget; for lower budgets take {remedy}"
+    )
+    numbers = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", remedy)}
+    if isinstance(low, int):
+        numbers = {name: int(value) for name, value in numbers.items()}
+    ways = [numbers] if " and " in remedy else [{name: value} for name, value in numbers.items()]
+    for way in ways:
+        assert (
+            len(hyperband.schedule(**{"min_budget": low, "max_budget": high, "eta": eta} | way).brackets) > 1
+        )
+        assert not said(space, **{"min_budget": low, "max_budget": high, "eta": eta} | way)
+
+
+def test_so_are_those_of_the_space_in_its_own_steps():
+    tens = {"x": hp.uniform("x", -5, 5), "n": hp.quniform("n", 40, 100, 10)}
+    [warning] = said(tens, budget="n")
+    assert "min_budget=40 times eta=3 is above max_budget=100" in warning
+    assert warning.endswith("take min_budget=30 or less, or eta=2")
+    [warning] = said({"x": hp.uniform("x", -5, 5), "n": hyperband.budget("n", 4, 9)}, sampler=tpe.suggest)
+    assert warning.endswith(
+        "plain search at full budget; for lower budgets take min_budget=3 or less, or eta=2"
+    )
 
 
 def test_an_objective_that_sees_its_budget_gets_none(space):
