@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import numbers
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -20,13 +21,16 @@ from hyperopt_hyperband._samplers import (
     Model,
     Request,
     Suggest,
+    few_configurations,
     generator,
     model_draws,
     model_of,
     random_draws,
+    untried,
 )
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule, schedule
+from hyperopt_hyperband._space import configurations
 from hyperopt_hyperband._stopping import no_progress
 from hyperopt_hyperband._warn import warn
 
@@ -113,12 +117,15 @@ def suggest(
     issued: list[Document] = []
 
     def draws(new_id: Hashable, start_budget: Budget) -> Iterator[Vals]:
-        rng = generator(seed, new_id)
-        if model is not None and rng.random() >= random_share:
-            known = _known(trials, issued, domain, plan, budgets.label)
-            request = Request(domain, known, budgets.label, start_budget, plan.max_budget, seed)
-            yield from model_draws(model, request, rng)
-        yield from random_draws(domain, rng)
+        rng, label = generator(seed, new_id), budgets.label
+        asked = model if model is not None and rng.random() >= random_share else None
+        few = few_configurations(domain.expr, label)
+        known = _known(trials, issued, domain, plan, label) if asked or few else []
+        found = random_draws(domain, rng)
+        if asked:
+            request = Request(domain, known, label, start_budget, plan.max_budget, seed)
+            found = itertools.chain(model_draws(asked, request, rng), found)
+        return untried(few, found, known, label, plan.max_budget) if few else found
 
     for new_id in unused(new_ids, trials):
         document = _next_document(new_id, domain, trials, budgets.label, history, draws)
@@ -229,6 +236,16 @@ def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, rando
             f"min_budget={plan.min_budget} times eta={plan.eta} is above max_budget={plan.max_budget}, so "
             f"every evaluation is at max_budget: plain {'random ' * random}search at full budget; for lower "
             f"budgets take {more_brackets(plan, budgets.step)}"
+        )
+    every = configurations(domain.expr, budgets.label) or ()
+    distinct = sum(1 for _ in itertools.islice(every, plan.configurations))
+    if 0 < distinct < plan.configurations:
+        warn(
+            f"the space has {distinct} distinct configuration{'s' * (distinct > 1)}, fewer than the "
+            f"{plan.configurations} that one Hyperband iteration draws: a full grid, each of them once at "
+            f"max_budget, costs {distinct} x max_budget, and one Hyperband iteration of the planned size "
+            f"{plan.total_budget / plan.max_budget:.3g} x max_budget. Until all have been at max_budget, "
+            "brackets draw from the others alone"
         )
 
 
