@@ -12,7 +12,7 @@ from hyperopt.pyll.base import Apply
 
 from hyperopt_hyperband import _schedule
 from hyperopt_hyperband._schedule import Budget, Schedule, positive
-from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, hyperparameters
+from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, expression_over, hyperparameters
 
 MIN_BUDGET, MAX_BUDGET = 1, 81
 """The bounds where neither the space nor the options nor the objective give any."""
@@ -138,7 +138,7 @@ def find_budget(
     has as its default for the budget (see `with_budget`), or MAX_BUDGET.
 
     Raises ValueError where the options name no such hyperparameter, or where options, space and objective
-    contradict each other.
+    contradict each other, or an expression of the space changes the budget.
     """
     if label is not None and not isinstance(label, str):
         raise ValueError(f"budget={label!r}: pass the label of a hyperparameter, a str")
@@ -157,6 +157,11 @@ def find_budget(
         raise ValueError(
             f"the objective's default budget={default!r} contradicts the space, where {found.label!r} gives "
             f"max_budget={found.max_budget!r}: {DEFAULT_IS_FULL}"
+        )
+    if expression := expression_over(domain.expr, found.label):
+        raise ValueError(
+            f"budget={found.label!r} stands in the expression {expression}, so the objective would not get "
+            "the budget: let it stand bare, or under int, float or round, and compute in the objective"
         )
     for name, asked, given in [
         ("min_budget", min_budget, found.min_budget),
@@ -186,6 +191,22 @@ def _unlabelled(default: Budget | None, min_budget: Budget | None, max_budget: B
         MIN_BUDGET if min_budget is None else min_budget,
         max_budget if max_budget is not None else default if default is not None else MAX_BUDGET,
     )
+
+
+def more_brackets(plan: Schedule, step: Budget | None) -> str:
+    """The numbers nearest to those of a schedule with a single bracket that make two or more, as text."""
+
+    def least(eta: Budget) -> Budget:
+        """The largest min_budget that leaves two brackets; 0: there is none."""
+        low = plan.max_budget / eta
+        grid = step or (1 if isinstance(plan.min_budget, int) else 10 ** (math.floor(math.log10(low)) - 2))
+        low = math.floor(low / grid * (1 + 1e-9)) * grid
+        return low if isinstance(low, int) else float(f"{low:.6g}")
+
+    ways = [f"min_budget={low} or less"] if (low := least(plan.eta)) else []
+    if plan.min_budget * 2 <= plan.max_budget:
+        ways.append("eta=2")
+    return ", or ".join(ways) or f"min_budget={least(2)} or less and eta=2"
 
 
 def _labelled(domain: Domain, label: str) -> BudgetRange:

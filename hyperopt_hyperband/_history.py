@@ -57,6 +57,10 @@ class Space:
     has: Callable[[Vals], bool]
 
 
+ANY = Space(0, lambda _: True)
+"""What those read with who do not know the space."""
+
+
 @dataclass(slots=True)
 class History:
     """What the documents tell of a run.
@@ -65,7 +69,8 @@ class History:
     ----------
     brackets : those that may still be open, and the newest, oldest first; their evaluations are documents
     ends : for each of them, the positions of the oldest document that still counts, and of the newest
-    run : what tells the run from others; None where it has not begun
+    space : that of the run from here on
+    run : the seed of its first suggestion, to tell it from others; None where it has not begun
     size : how many documents there are, those issued since included
     foreign : how many documents of other schedules have come since
     misfits : documents of this schedule that are not of the run
@@ -75,6 +80,7 @@ class History:
     schedule: Schedule
     brackets: dict[BracketKey, BracketState]
     ends: dict[BracketKey, tuple[int, int]]
+    space: Space
     run: int | None
     size: int
     foreign: int = 0
@@ -122,22 +128,17 @@ class History:
         key: BracketKey,
         rung: int,
         config: Hashable,
-        *,
         label: str | None,
-        run: int,
-        space: Space,
     ) -> Document:
         """Write a document's budget and place in the schedule into it, and take it in.
 
         label : the hyperparameter that holds the budget; None where there is none in this configuration
-        run : what tells the run from others, where it begins
         """
         if key not in self.brackets:
             for older in self.brackets.values():
                 older.closed = True
             self.brackets[key] = BracketState(tuple({} for _ in range(key[1] + 1)))
         state, plan = self.brackets[key], self.schedule.bracket(key[1]).rungs
-        self.run = run if self.run is None else self.run
         position = self.size
         self.size += 1
         since, before = self.ends.get(key, (position, None))
@@ -159,7 +160,7 @@ class History:
             "max_budget": self.schedule.max_budget,
             "eta": self.schedule.eta,
             "run": self.run,
-            "space": space.name,
+            "space": self.space.name,
             "position": position,
             "since": since,
             "open": [[*other, newest] for other, (_, newest) in self.ends.items() if other != key],
@@ -174,7 +175,7 @@ class History:
         return document
 
 
-def read(trials: Trials, schedule: Schedule, space: Space | None = None) -> History:
+def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
     """Read the run of a schedule from the documents, as far as it may still matter.
 
     Reading costs the same however long the run is, and however long its brackets stay open. Documents without
@@ -182,7 +183,7 @@ def read(trials: Trials, schedule: Schedule, space: Space | None = None) -> Hist
     the same time from the same documents do not see each other's.
     """
     everything = everyones(trials)
-    history = History(schedule, {}, {}, None, len(everything))
+    history = History(schedule, {}, {}, space, None, len(everything))
     chains: dict[BracketKey, list[Document]] = {}
     for position in newest_first(trials):
         newest = stamp_of(everything[position])
@@ -233,7 +234,7 @@ def completed_iterations(trials: Trials) -> int:
     return iteration + 1 if s == 0 else iteration
 
 
-def fitting(trials: Trials, schedule: Schedule, space: Space | None = None) -> list[Document]:
+def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Document]:
     """All documents of the run of a schedule, in the order of the run.
 
     Several runs may have been joined: the run is that of the newest document that fits.
@@ -258,7 +259,7 @@ def fitting(trials: Trials, schedule: Schedule, space: Space | None = None) -> l
         else:
             below = state.rungs[its["rung"] - 1].get(its["config"])
             fits = below is not None and below["tid"] == its["below"] and _alike(below, document)
-        if fits and space is not None and its["space"] != space.name:
+        if fits and its["space"] != space.name:
             fits = space.has(vals_of(document))
         if fits:
             rung[its["config"]] = document
@@ -284,7 +285,7 @@ def _place(stamp: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(stamp[name] for name in ("run", "iteration", "bracket", "rung", "config"))
 
 
-def _linked(everything: list[Document], newest: int, space: Space | None) -> dict[BracketKey, list[Document]]:
+def _linked(everything: list[Document], newest: int, space: Space) -> dict[BracketKey, list[Document]]:
     """The documents that the one at a position leads to, by bracket, in the order of the run.
 
     Raises LookupError or TypeError where a link leads to no document of the run.
@@ -307,7 +308,7 @@ def _linked(everything: list[Document], newest: int, space: Space | None) -> dic
                 or document["exp_key"] != exp_key
             ):
                 raise LookupError(f"no document of the run at position {position}")
-            if space is not None and its["space"] != space.name and not space.has(vals_of(document)):
+            if its["space"] != space.name and not space.has(vals_of(document)):
                 raise LookupError(f"the document at position {position} is outside the space")
             if since is None:
                 since = its["since"]
@@ -363,7 +364,7 @@ def _set_aside(history: History, left: list[_Left]) -> None:
 
 
 def _counting(
-    trials: Trials, schedule: Schedule, space: Space | None
+    trials: Trials, schedule: Schedule, space: Space
 ) -> tuple[dict[BracketKey, list[Document]], list[Document]]:
     """The run's documents that count, by bracket, in the order of the run; and the schedule's misfits.
 

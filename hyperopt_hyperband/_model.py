@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Hashable, Sequence
+import os
+import threading
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,10 +112,24 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
-def _one_thread() -> contextlib.AbstractContextManager[Any]:
+_limiting = threading.Lock()
+"""The limit holds for the whole process: the later of two at a time would end by restoring the other's one
+thread. OpenMP's is the thread's own, so that each has to set and restore it itself."""
+if hasattr(os, "register_at_fork"):  # forked under the limit, a worker would have one thread for ever
+    os.register_at_fork(
+        before=_limiting.acquire, after_in_parent=_limiting.release, after_in_child=_limiting.release
+    )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
     """Matrices this small gain nothing from threads, and lose much where the cores are busy training.
 
     threadpoolctl comes with scikit-learn; without it, the threads stay.
     """
     controller = _controller()
-    return contextlib.nullcontext() if controller is None else controller.limit(limits=1)
+    if controller is None:
+        yield
+        return
+    with _limiting, controller.limit(limits=1):
+        yield

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from hyperopt import pyll, rand
 from hyperopt.base import STATUS_OK, Domain, Trials, miscs_update_idxs_vals, trials_from_docs
+from hyperopt.pyll.base import Apply
 
 from hyperopt_hyperband._documents import Document, Vals, begin, finish, new_document, vals_of
 from hyperopt_hyperband._evaluations import Evaluation
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget
+from hyperopt_hyperband._space import configurations
 
 Suggest = Callable[..., Sequence[Document]]
 """An algorithm of Hyperopt: (new_ids, domain, trials, seed) -> new documents."""
 
+Told = frozenset[tuple[str, Any]]
+"""What tells a configuration from others."""
+
+FEW = 2000
+"""In a space of up to so many configurations, none that has been at max_budget is drawn again while others
+are left. To know that takes reading all evaluations at each draw."""
 REDRAWS = (16, 256, 4096)
 """Sizes of the batches in which a new configuration is looked for once a draw has repeated an old one."""
 TRIES = 3
@@ -68,14 +77,22 @@ def model_of(sampler: Suggest | Model) -> Model:
 
 def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Iterator[Vals]:
     """A model's draws that are not pending, until it has no more or has been asked TRIES times."""
-    pending = [_told_apart(e.vals, request.label) for e in request.evaluations if e.status == "pending"]
+    pending = {_told_apart(e.vals, request.label) for e in request.evaluations if e.status == "pending"}
     for _ in range(TRIES):
         drawn = model.draw(replace(request, seed=int(rng.integers(2**31 - 1))))
         if drawn is None:
             return
-        active = {name: value[0] for name, value in drawn.items() if value}
-        if _told_apart(active, request.label) not in pending:
+        if _told_apart(_active(drawn), request.label) not in pending:
             yield drawn
+
+
+def generator(seed: int, new_id: Hashable) -> np.random.Generator:
+    """The randomness of one draw, by the seed and the new id: the same seed at every call repeats no draw.
+
+    An id counts as its text, which is the same in every process.
+    """
+    text = int.from_bytes(str(new_id).encode(), "big")
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(text,)))
 
 
 def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Vals]:
@@ -88,6 +105,35 @@ def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Vals]:
         miscs: list[dict[str, Any]] = [{"tid": i} for i in range(size)]
         miscs_update_idxs_vals(miscs, *rand.suggest_batch(range(size), domain, None, rng))
         yield from (vals_of({"misc": misc}) for misc in miscs)
+
+
+@functools.lru_cache(maxsize=8)
+def few_configurations(space: Apply, label: str | None) -> dict[Told, Vals] | None:
+    """All configurations of a space; None where they are more than FEW, or can't be counted."""
+    every = configurations(space, label)
+    found = [] if every is None else list(itertools.islice(every, FEW + 1))
+    return {_told_apart(_active(vals), label): vals for vals in found} if 0 < len(found) <= FEW else None
+
+
+def untried(
+    few: Mapping[Told, Vals],
+    draws: Iterable[Vals],
+    known: Iterable[Evaluation],
+    label: str | None,
+    max_budget: Budget,
+) -> Iterator[Vals]:
+    """The draws that no known evaluation has at max_budget, each once; all draws where nothing else is left.
+
+    What is too rare to be drawn comes last.
+    """
+    full = {_told_apart(e.vals, label) for e in known if e.budget is not None and e.budget >= max_budget}
+    left = few.keys() - full or set(few)
+    for vals in itertools.chain(draws, few.values()):
+        if (told := _told_apart(_active(vals), label)) in left:
+            left.remove(told)
+            yield vals
+        if not left:
+            return
 
 
 def order(e: Evaluation) -> tuple[float, float, float]:
@@ -146,6 +192,10 @@ def _ranked(request: Request) -> Trials:
     return trials_from_docs(documents, validate=False)
 
 
-def _told_apart(active: Mapping[str, Any], label: str | None) -> dict[str, Any]:
+def _active(vals: Vals) -> dict[str, Any]:
+    return {name: value[0] for name, value in vals.items() if len(value)}
+
+
+def _told_apart(active: Mapping[str, Any], label: str | None) -> Told:
     """What tells a configuration from others: all but the budget."""
-    return {name: value for name, value in active.items() if name != label}
+    return frozenset((name, value) for name, value in active.items() if name != label)

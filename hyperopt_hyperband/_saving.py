@@ -63,7 +63,6 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
 
     New, empty trials where there is no such file. Evaluations that were under way are new again: fmin begins
     with them, if its max_evals is above len(trials). The file is a pickle: load none that you do not trust.
-    On going on, give fmin another rstate than before: the same one draws the same points again.
 
     Raises
     ------

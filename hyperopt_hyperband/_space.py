@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-import weakref
+import reprlib
+import textwrap
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,11 @@ from hyperopt import pyll
 from hyperopt.pyll.base import Apply, Literal
 
 from hyperopt_hyperband._schedule import Budget
+
+CONVERSIONS = ("int", "float", "round")
+
+Multiples = tuple[Sequence[int], float]
+"""The values of a hyperparameter: these numbers, times the step."""
 
 
 class BudgetLabel(str):
@@ -169,16 +176,93 @@ def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str 
     )
 
 
+@functools.lru_cache(maxsize=8)
 def name_of(space: Apply) -> int:
     """A number short for all that a space says, the same in every process."""
-    known = _names_of.get(space)
-    if known is None:
-        text = re.sub(r" at 0x[0-9a-f]+", "", str(space))
-        known = _names_of[space] = zlib.crc32(text.encode())
-    return known
+    return zlib.crc32(re.sub(r" at 0x[0-9a-f]+", "", str(space)).encode())
 
 
-_names_of: weakref.WeakKeyDictionary[Apply, int] = weakref.WeakKeyDictionary()
+@functools.lru_cache(maxsize=8)
+def expression_over(space: Apply, label: str) -> str | None:
+    """An expression of the space that changes a hyperparameter, as text; None where its value is handed on.
+
+    It is handed on bare or under int, float or round, in dicts, lists, tuples and the options of choices.
+    """
+    holding: set[Apply] = set()
+    for node in pyll.dfs(space):  # what a node is made of comes before it
+        inside = holding.intersection(node.inputs())
+        if inside and not (
+            node.name in (*CONVERSIONS, "dict", "pos_args")
+            or (node.name == "switch" and node.pos_args[0] not in inside)
+        ):
+            return textwrap.shorten(_text(node), 100)
+        if inside or (node.name == "hyperopt_param" and label_of(node) == label):
+            holding.add(node)
+    return None
+
+
+def configurations(space: Apply, budget_label: str | None) -> Iterator[dict[str, list[Any]]] | None:
+    """All configurations that a space can draw, as Hyperopt's vals; None where they can't be counted.
+
+    Choices can, and numbers with bounds and a step. The budget, where it is active, holds 0.
+    """
+    known = {
+        node: (range(1), 1) if label_of(node) == budget_label else _values(node.arg["obj"])
+        for node in sorted(parameters(space), key=label_of)
+    }
+    values = {node: found for node, found in known.items() if found is not None}
+    selectors = [node.pos_args[0] for node in pyll.dfs(space) if node.name == "switch"]
+    if len(values) < len(known) or any(n.name == "switch" for s in selectors for n in pyll.dfs(s)):
+        return None
+    return (
+        {label_of(node): [held[node]] if node in held else [] for node in known}
+        for held in _assignments([space], {}, values)
+    )
+
+
+def _assignments(
+    waiting: Sequence[Apply], held: dict[Apply, Any], values: Mapping[Apply, Multiples]
+) -> Iterator[dict[Apply, Any]]:
+    """The values of the active hyperparameters, in every way to go on from those held."""
+    waiting = list(waiting)
+    while waiting:
+        node = waiting.pop()
+        if node in held:
+            continue
+        if node in values:
+            numbers, step = values[node]
+            for number in numbers:
+                yield from _assignments(waiting, held | {node: number * step}, values)
+            return
+        if node.name != "switch":
+            waiting += node.inputs()
+            continue
+        selector, *options = node.pos_args
+        if selector in held:
+            option = held[selector]
+        elif held.keys() >= set(parameters(selector)):
+            option = int(pyll.rec_eval(selector, memo=dict(held)))
+        else:
+            waiting += [node, selector]
+            continue
+        if not 0 <= option < len(options):
+            return
+        waiting.append(options[option])
+    yield held
+
+
+def _values(node: Apply) -> Multiples | None:
+    """What a distribution can draw; None where that is no finite number of values, or not known."""
+    if node.name == "categorical":
+        share = node.arg["p"]
+        return None if parameters(share) else ([i for i, p in enumerate(pyll.rec_eval(share)) if p > 0], 1)
+    drawn = distribution(node)
+    low, high, step = drawn.low, drawn.high, drawn.step
+    if low is None or high is None or step is None or not (step > 0 and math.isfinite(high - low)):
+        return None
+    # Numbers half-way between two multiples, at the ends, are drawn almost never.
+    first, last = math.floor(low / step + 0.5), math.ceil(high / step - 0.5)
+    return range(first, last + 1), 1 if drawn.name == "randint" else float(step)
 
 
 def evaluate(space: Apply, memo: dict[Apply, Any]) -> Any:
@@ -221,6 +305,16 @@ def _texts(option: Apply) -> dict[str | int, str] | None:
         for key, node in inside.items()
         if isinstance(node, Literal) and isinstance(node.obj, str)
     }
+
+
+def _text(node: Apply) -> str:
+    """An expression as text, hyperparameters by their labels and without conversions."""
+    if node.name == "hyperopt_param":
+        return label_of(node)
+    if isinstance(node, Literal):
+        return reprlib.repr(node.obj)
+    inside = [_text(each) for each in node.inputs()]
+    return inside[0] if node.name in CONVERSIONS else f"{node.name}({', '.join(inside)})"
 
 
 def _value(option: Apply) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import numbers
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
-import numpy as np
 from hyperopt.base import Domain, Trials
 
 from hyperopt_hyperband import _schedule
 from hyperopt_hyperband._ask_tell import ask, parameters, tell
-from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node, schedule
+from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node, more_brackets, schedule
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
@@ -30,10 +30,20 @@ from hyperopt_hyperband._objective import NO_TRIAL, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
 from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
-from hyperopt_hyperband._samplers import Model, Request, Suggest, model_draws, model_of, random_draws
+from hyperopt_hyperband._samplers import (
+    Model,
+    Request,
+    Suggest,
+    few_configurations,
+    generator,
+    model_draws,
+    model_of,
+    random_draws,
+    untried,
+)
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule
-from hyperopt_hyperband._space import contains, name_of
+from hyperopt_hyperband._space import configurations, contains, name_of
 from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._warn import warn
 
@@ -81,7 +91,7 @@ def suggest(
     Parameters
     ----------
     new_ids, domain, trials, seed
-        Hyperopt's own.
+        Hyperopt's own. A draw's randomness comes from the seed and its new id.
     min_budget, max_budget : int or float, optional
         What one evaluation may spend. Default: the bounds of the space's budget. Where it has none: 1, and
         what the objective of `hyperband.with_budget` has as its default for the budget, or 81.
@@ -115,30 +125,32 @@ def suggest(
     model = None if sampler is None else model_of(sampler)
     budgets = find_budget(domain, budget, min_budget, max_budget)
     plan = _schedule.schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
-    known = Space(name_of(domain.expr), functools.partial(_has, domain, budgets.label))
-    history = read(trials, plan, known)
+    space = Space(name_of(domain.expr), functools.partial(_has, domain, budgets.label))
+    history = read(trials, plan, space)
+    if history.run is None:
+        history.run = int(seed)
     _check_trials(history, domain)
     if history.foreign or not history.brackets:
         _check_start(plan, domain, trials)
-        _warn_at_start(history, budgets, domain)
+        _warn_at_start(history, budgets, domain, random=model is None)
     _settle(history)
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
-    generator = functools.cache(
-        lambda: np.random.default_rng(seed)
-    )  # a tenth of a promotion, which needs none
     issued: list[Document] = []
 
-    def draws(start_budget: Budget) -> Iterator[Vals]:
-        rng = generator()
-        if model is not None and rng.random() >= random_share:
-            known = _known(trials, issued, domain, plan, budgets.label)
-            request = Request(domain, known, budgets.label, start_budget, plan.max_budget, seed)
-            yield from model_draws(model, request, rng)
-        yield from random_draws(domain, rng)
+    def draws(new_id: Hashable, start_budget: Budget) -> Iterator[Vals]:
+        rng, label = generator(seed, new_id), budgets.label
+        asked = model if model is not None and rng.random() >= random_share else None
+        few = few_configurations(domain.expr, label)
+        known = _known(trials, issued, domain, plan, label) if asked or few else []
+        found = random_draws(domain, rng)
+        if asked:
+            request = Request(domain, known, label, start_budget, plan.max_budget, seed)
+            found = itertools.chain(model_draws(asked, request, rng), found)
+        return untried(few, found, known, label, plan.max_budget) if few else found
 
     for new_id in unused(new_ids, trials):
-        document = _next_document(new_id, domain, trials, budgets.label, history, draws, seed, known)
+        document = _next_document(new_id, domain, trials, budgets.label, history, draws)
         issued.append(document)  # for the next draw to know
     return issued
 
@@ -149,9 +161,7 @@ def _next_document(
     trials: Trials,
     label: str | None,
     history: History,
-    draws: Callable[[Budget], Iterator[Vals]],
-    run: int,
-    space: Space,
+    draws: Callable[[Hashable, Budget], Iterator[Vals]],
 ) -> Document:
     while True:
         key, action = history.next_action()
@@ -159,7 +169,8 @@ def _next_document(
         match action:
             case Sample():
                 taken = history.drawn(key)
-                found = (_at_budget(drawn, label, rungs[0].budget) for drawn in draws(rungs[0].budget))
+                start_budget = rungs[0].budget
+                found = (_at_budget(drawn, label, start_budget) for drawn in draws(new_id, start_budget))
                 new = next((vals for vals in found if vals not in taken), None)
                 if new is None:
                     history.brackets[key].closed = True
@@ -176,7 +187,7 @@ def _next_document(
                 logger.info(goes_up, _where(key), config, rung, rungs[rung].budget)
         document = new_document(new_id, vals, domain, trials)
         held = label if label and vals[label] else None
-        return history.issue(document, key, rung, config, label=held, run=run, space=space)
+        return history.issue(document, key, rung, config, held)
 
 
 def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
@@ -248,18 +259,36 @@ def _check_start(plan: Schedule, domain: Domain, trials: Trials) -> None:
             claim(domain.fn.checkpoint_dir)
 
 
-def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain) -> None:
+def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, random: bool) -> None:
     """Tell, at the first suggestion of a run, what its user may not expect."""
+    plan = history.schedule
     if history.foreign:
         warn(
             f"{history.foreign} trials come from a Hyperband run with other min_budget, max_budget or eta: "
             "they take no place in the schedule; pass the options of that run to go on with it"
         )
-    if budgets.label is None and not domain.pass_expr_memo_ctrl:
+    if len(plan.brackets) > 1 and budgets.label is None and not domain.pass_expr_memo_ctrl:
         warn(
             "the objective can't see its budget, so every evaluation costs the same: put "
             "hyperband.budget(label, min_budget, max_budget) into the space, name one of its hyperparameters "
-            "with budget=label, or decorate the objective with hyperband.with_budget"
+            "with budget=label, or decorate the objective with hyperband.with_budget; to search without "
+            "budgets, each configuration once, pass min_budget=max_budget"
+        )
+    if len(plan.brackets) == 1 and plan.min_budget < plan.max_budget:
+        warn(
+            f"min_budget={plan.min_budget} times eta={plan.eta} is above max_budget={plan.max_budget}, so "
+            f"every evaluation is at max_budget: plain {'random ' * random}search at full budget; for lower "
+            f"budgets take {more_brackets(plan, budgets.step)}"
+        )
+    every = configurations(domain.expr, budgets.label) or ()
+    distinct = sum(1 for _ in itertools.islice(every, plan.configurations))
+    if 0 < distinct < plan.configurations:
+        warn(
+            f"the space has {distinct} distinct configuration{'s' * (distinct > 1)}, fewer than the "
+            f"{plan.configurations} that one Hyperband iteration draws: a full grid, each of them once at "
+            f"max_budget, costs {distinct} x max_budget, and one Hyperband iteration of the planned size "
+            f"{plan.total_budget / plan.max_budget:.3g} x max_budget. Until all have been at max_budget, "
+            "brackets draw from the others alone"
         )
 
 

@@ -185,8 +185,7 @@ class Simulation:
         if self.points is None:
             assert len(rungs[0]) == foot, "rung 0 is filled, and never refilled"
         else:
-            assert len(rungs[0]) == min(foot, self.points)
-            assert len({repr(without_budget(doc)) for doc in rungs[0].values()}) == len(rungs[0])
+            self.check_draws(rungs[0], foot)
         for i, rung in enumerate(bracket.rungs):
             for config, doc in rungs[i].items():
                 assert doc["misc"]["budget"] == rung.budget
@@ -197,6 +196,34 @@ class Simulation:
                 survivors = sorted((value, config) for config, value in losses.items() if value < math.inf)
                 best = {config for _, config in survivors[: bracket.rungs[i + 1].configurations]}
                 assert set(rungs[i + 1]) == best, "what goes up is what the synchronous rule chooses"
+
+    def check_draws(self, rung, foot):
+        """A small space: no configuration that has been at max_budget is drawn while others are left."""
+        drawn = {repr(without_budget(doc)) for doc in rung.values()}
+        assert len(drawn) == len(rung) <= foot, "none comes twice"
+        for config, doc in rung.items():
+            full = self.full_before(config)
+            if config == doc["tid"] and len(full) < self.points:  # it does not repeat one that was cut short
+                assert repr(without_budget(doc)) not in full
+        if len(drawn) < foot:
+            last = max(rung)
+            later = [doc["tid"] for doc in self.docs if doc["tid"] > last and where(doc) > where(rung[last])]
+            full = self.full_before(min(later, default=math.inf))
+            if len(full) == self.points:
+                assert len(drawn) == self.points
+            else:
+                assert len(drawn | full) == self.points, "all that was left"
+
+    def full_before(self, tid):
+        """The configurations that were at max_budget, or on their way there, before this document."""
+        full = (doc for doc in self.docs if doc["misc"]["budget"] == self.max_budget and doc["tid"] < tid)
+        return {repr(without_budget(doc)) for doc in full}
+
+
+def where(doc):
+    """Orders documents by when their bracket and rung open."""
+    stamp = doc["misc"]["hyperband"]
+    return stamp["iteration"], -stamp["bracket"], stamp["rung"]
 
 
 def loss(doc):

@@ -9,6 +9,7 @@ import pytest
 from conftest import broken_anneal, places, run
 from hyperopt import Trials, anneal, fmin, hp, rand, tpe
 from hyperopt.base import Domain
+from hyperopt.pyll import as_apply, scope
 
 from hyperopt_hyperband import ExecutorTrials, bohb, hyperband
 from hyperopt_hyperband._budget import find_budget
@@ -102,6 +103,64 @@ def test_mistakes_name_the_option_the_value_and_the_remedy(space):
         hyperband.budget(3, 1, 9)
     with pytest.raises(ValueError, match=r"min_budget=9 is above max_budget=1"):
         hyperband.budget("b", 9, 1)
+
+
+if not hasattr(scope, "round"):
+    scope.define(round)
+
+E = hp.uniformint("e", 1, 100)
+N = hyperband.budget("n", 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("space", "label", "expression"),
+    [
+        (101 - E, "e", "sub(101, e)"),
+        ({"epochs": [hp.uniform("x", 0, 1), (-E,)]}, "e", "neg(e)"),
+        ({"n": E, "half": E / 2}, "e", "truediv(e, 2)"),
+        (hp.choice("c", [0, {"n": 2**E}]), "e", "pow(2, e)"),
+        (1 + hp.choice("c", [E, 5]), "e", r"add(1, switch(c, e, 5))"),
+        ({"x": hp.uniform("x", 0, E)}, "e", "uniform(0, e)"),
+        (scope.len(as_apply([E])), "e", "len(pos_args(e))"),
+        (as_apply([E, 3])[0], "e", "getitem(pos_args(e, 3), 0)"),
+        (scope.int(E + 0.5), "e", "add(e, 0.5)"),
+        ({"n": 101 - N}, None, "sub(101, n)"),
+        ({"n": N, "steps": scope.int(N * 100)}, None, "mul(n, 100)"),
+        ([hp.choice("c", [N, 3 * N])], None, "mul(3, n)"),
+        (scope.switch(N, hp.uniform("x", 0, 1), 2), None, "switch(n, x, 2)"),
+        (scope.switch(scope.int(N - 1), 1, 2), None, "sub(n, 1)"),
+        (scope.add(np.zeros(10**6), N), None, "add(array("),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the space has")
+def test_an_expression_over_the_budget_is_refused_before_anything_is_evaluated(space, label, expression):
+    trials, algo = Trials(), partial(hyperband.suggest, budget=label)
+    with pytest.raises(ValueError, match=r"let it stand bare, or under int, float") as error:
+        run(lambda _: 0.0, space, 3, trials=trials, algo=algo)
+    assert f"budget={label or 'n'!r} stands in the expression {expression}" in str(error.value)
+    assert len(str(error.value)) < 400
+    assert len(trials) == 0
+
+
+def test_and_where_a_run_goes_on_with_one():
+    trials = run(lambda p: p["e"], {"e": E}, 5, algo=partial(hyperband.suggest, budget="e"))
+    with pytest.raises(ValueError, match=r"budget='e' stands in the expression sub\(101, e\)"):
+        run(lambda p: p["e"], {"e": 101 - E}, 9, trials, algo=partial(hyperband.suggest, budget="e"))
+    assert len(trials) == 5
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        E,
+        [E, (E, {"n": E})],
+        hp.choice("c", [{"n": scope.int(E)}, {"n": scope.float(scope.int(E))}, {"x": hp.uniform("x", 0, 1)}]),
+        hp.pchoice("c", [(0.5, E), (0.5, hp.choice("d", [1, (E,)]))]),
+        {"n": as_apply(scope.round(E)), "others": hp.uniform("x", 0, 1) * 3 + hp.randint("y", 3)},
+    ],
+)
+def test_bare_or_under_a_conversion_the_budget_may_stand_anywhere(space):
+    assert knob(space, "e").label == "e"
 
 
 def test_bounds_that_agree_may_be_given_twice(space):
@@ -340,7 +399,7 @@ def test_with_budget_refuses_a_function_that_takes_none():
 
 
 def test_with_budget_names_the_way_where_the_backend_hands_over_no_trial():
-    domain = Domain(hyperband.with_budget(lambda params, budget=1: budget), hp.uniform("x", 0, 1))
+    domain = Domain(hyperband.with_budget(lambda params, budget: budget), hp.uniform("x", 0, 1))
     with pytest.raises(ValueError, match=r"SparkTrials hands none.*hyperband\.budget\(label"):
         domain.evaluate({"x": 0.5}, ctrl=None, attach_attachments=False)
 

@@ -1,6 +1,7 @@
 import logging
 import math
 import pickle
+import re
 import warnings
 from functools import partial
 
@@ -14,6 +15,7 @@ from hyperopt.exceptions import AllTrialsFailed
 from hyperopt.fmin import fmin_pass_expr_memo_ctrl
 
 from hyperopt_hyperband import hyperband
+from hyperopt_hyperband._samplers import generator
 
 ITERATION = hyperband.schedule(1, 9).evaluations
 
@@ -94,9 +96,15 @@ def test_the_same_seed_gives_the_same_run(space):
 
 def test_one_budget_is_random_search():
     space = {"x": hp.uniform("x", -5, 5), "c": hp.choice("c", [0, hp.normal("y", 0, 1)])}
-    with pytest.warns(UserWarning, match="can't see its budget"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no budgets, as asked for
         ours = run(lambda p: p["x"], space, 20, algo=partial(hyperband.suggest, min_budget=9, max_budget=9))
-    theirs = run(lambda p: p["x"], space, 20, algo=rand.suggest)
+
+    def by_id(new_ids, domain, trials, seed):
+        [new_id] = new_ids
+        return rand.suggest(new_ids, domain, trials, generator(seed, new_id))
+
+    theirs = run(lambda p: p["x"], space, 20, algo=by_id)
     assert ours.vals == theirs.vals
     assert {doc["misc"]["budget"] for doc in ours.trials} == {9}
 
@@ -295,6 +303,72 @@ def test_an_objective_that_cannot_see_its_budget_gets_one_warning():
     assert sorted(place[1:] for place in places(trials)) == sorted(planned(hyperband.schedule(1, 81, 3)))
 
 
+def said(space, **options):
+    """The warnings that a run and its going on give."""
+    seen = hyperband.with_budget(lambda params, budget: params["x"])
+    trials = Trials()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for max_evals in (1, 5, 12):
+            run(seen, space, max_evals, trials, algo=partial(hyperband.suggest, **options))
+    return [str(warning.message) for warning in caught]
+
+
+def test_it_also_gets_the_way_to_search_without_budgets_which_warns_no_more():
+    unseen = {"x": hp.uniform("x", -5, 5)}
+    with pytest.warns(
+        UserWarning, match="can't see its budget.* without budgets.* pass min_budget=max_budget"
+    ):
+        run(lambda params: params["x"], unseen, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        full = partial(hyperband.suggest, min_budget=81)
+        trials = run(lambda params: params["x"], unseen, 5, algo=full)
+    assert places(trials) == [(i, 0, 0, 81) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "eta", "remedy"),
+    [
+        ((3, 8), 3, "min_budget=2 or less, or eta=2"),
+        ((50, 100), 3, "min_budget=33 or less, or eta=2"),
+        ((2, 3), 3, "min_budget=1 or less"),
+        ((2, 3), 4, "min_budget=1 or less and eta=2"),
+        ((1, 2), 3, "eta=2"),
+        ((0.7, 1.0), 3, "min_budget=0.333 or less"),
+        ((0.1, 0.29), 3, "min_budget=0.0966 or less, or eta=2"),
+    ],
+)
+def test_budgets_that_leave_one_bracket_are_told_once_with_numbers_that_would_do(budgets, eta, remedy):
+    space = {"x": hp.uniform("x", -5, 5)}
+    low, high = budgets
+    [warning] = said(space, min_budget=low, max_budget=high, eta=eta)
+    assert warning == (
+        f"min_budget={low} times eta={eta} is above max_budget={high}, so every evaluation is at max_budget: "
+        f"plain random search at full budget; for lower budgets take {remedy}"
+    )
+    numbers = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", remedy)}
+    if isinstance(low, int):
+        numbers = {name: int(value) for name, value in numbers.items()}
+    ways = [numbers] if " and " in remedy else [{name: value} for name, value in numbers.items()]
+    for way in ways:
+        assert (
+            len(hyperband.schedule(**{"min_budget": low, "max_budget": high, "eta": eta} | way).brackets) > 1
+        )
+        assert not said(space, **{"min_budget": low, "max_budget": high, "eta": eta} | way)
+
+
+def test_so_are_those_of_the_space_in_its_own_steps():
+    tens = {"x": hp.uniform("x", -5, 5), "n": hp.quniform("n", 40, 100, 10)}
+    [warning] = said(tens, budget="n")
+    assert "min_budget=40 times eta=3 is above max_budget=100" in warning
+    assert warning.endswith("take min_budget=30 or less, or eta=2")
+    [warning] = said({"x": hp.uniform("x", -5, 5), "n": hyperband.budget("n", 4, 9)}, sampler=tpe.suggest)
+    assert warning.endswith(
+        "plain search at full budget; for lower budgets take min_budget=3 or less, or eta=2"
+    )
+
+
 def test_an_objective_that_sees_its_budget_gets_none(space):
     @fmin_pass_expr_memo_ctrl
     def low_level(expr, memo, ctrl):
@@ -362,18 +436,21 @@ def test_every_distribution_and_a_space_that_is_no_dict():
     assert sorted(place[1:] for place in places(trials)) == sorted(planned(hyperband.schedule(1, 9)))
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 9])
-def test_a_small_space_is_not_evaluated_twice_in_a_bracket_and_the_run_ends(size):
+@pytest.mark.parametrize(
+    ("size", "feet"), [(1, (1, 1, 1)), (2, (2, 1, 2)), (4, (4, 3, 3)), (7, (7, 5, 3)), (9, (9, 5, 3))]
+)
+@pytest.mark.filterwarnings("ignore:the space has")
+def test_a_small_space_is_not_evaluated_twice_in_a_bracket_and_the_run_ends(size, feet):
     space = {"x": hp.choice("x", list(range(size))), "epochs": hyperband.budget("epochs", 1, 9)}
     trials = run(loss, space, 3 * ITERATION)
     seen = [
         (place, doc["misc"]["vals"]["x"][0]) for place, doc in zip(places(trials), trials.trials, strict=True)
     ]
     assert len(seen) == len(set(seen)) == 3 * ITERATION
-    for s, foot in ((2, 9), (1, 5), (0, 3)):
-        assert len([1 for place, _ in seen if place[:3] == (0, s, 0)]) == min(size, foot)
+    assert tuple(len([1 for place, _ in seen if place[:3] == (0, s, 0)]) for s in (2, 1, 0)) == feet
 
 
+@pytest.mark.filterwarnings("ignore:the space has")
 def test_an_unlikely_configuration_is_found_before_a_rung_shrinks():
     rare = hp.pchoice("x", [(0.005, 0), (0.005, 1), (0.99, 2)])
     trials = run(loss, {"x": rare, "epochs": hyperband.budget("epochs", 1, 3)}, 40)

@@ -1,6 +1,9 @@
 import math
+import os
 import pickle
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -8,13 +11,15 @@ import bson
 import hyperopt
 import numpy as np
 import pytest
-from conftest import evaluation, loss, named, places, run
+from conftest import broken_anneal, evaluation, loss, named, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, anneal, fmin, hp, rand, tpe
 from hyperopt.base import JOB_STATE_DONE, Domain, trials_from_docs
 from simulator import Simulation
 
-from hyperopt_hyperband import ExecutorTrials, hyperband
+from hyperopt_hyperband import ExecutorTrials, bohb, hyperband
 from hyperopt_hyperband._samplers import Request, _ranked
+
+pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget=")
 
 PLAN = hyperband.schedule(1, 9)
 ITERATION = PLAN.evaluations
@@ -101,6 +106,70 @@ def test_a_share_that_is_none_is_refused(space, share):
 def test_a_sampler_that_can_t_be_called_is_refused(space, sampler):
     with pytest.raises(ValueError, match=r"sampler=.*: pass an algorithm of Hyperopt, such as tpe\.suggest"):
         run(loss, space, 1, algo=by(sampler))
+
+
+X = {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 9)}
+
+
+def drawn(documents):
+    return [doc["misc"]["vals"]["x"][0] for doc in documents if doc["misc"]["hyperband"]["rung"] == 0]
+
+
+@pytest.mark.parametrize("queue", [1, 4])
+@pytest.mark.parametrize(
+    "algo",
+    [
+        hyperband.suggest,
+        bohb.suggest,
+        by(rand.suggest, random_share=0),
+        by(tpe.suggest),
+        pytest.param(by(anneal.suggest, random_share=0), marks=broken_anneal),
+    ],
+)
+def test_fmin_called_again_and_again_with_one_rstate_draws_no_repeats(algo, queue):
+    trials = Trials()
+    for max_evals in range(1, 2 * ITERATION + 1, queue):
+        run(loss, X, max_evals, trials, seed=42, algo=algo, max_queue_len=queue)
+    assert len(set(drawn(trials.trials))) == len(drawn(trials.trials)) > 30
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nor_is_the_random_share_all_or_nothing_then(seed):
+    asked, trials = [], Trials()
+
+    def spy(new_ids, domain, trials, seed):
+        asked.append(seed)
+        return rand.suggest(new_ids, domain, trials, seed)
+
+    for max_evals in range(1, 2 * ITERATION + 1):
+        run(loss, X, max_evals, trials, seed=seed, algo=by(spy))
+    assert 0.5 < len(asked) / 34 < 1
+    assert len(set(asked)) == len(asked)
+
+
+@pytest.mark.parametrize("algo", [hyperband.suggest, by(rand.suggest)])
+def test_what_an_id_gets_is_the_same_alone_and_among_others(algo):
+    together = algo(range(9), Domain(loss, X), Trials(), 7)
+    alone = [algo([new_id], Domain(loss, X), Trials(), 7) for new_id in range(9)]
+    assert drawn(together) == [x for documents in alone for x in drawn(documents)]
+
+
+NAMES = ["a", "b", "1", bson.ObjectId("0" * 23 + "a"), bson.ObjectId("0" * 23 + "b"), 1, -1, (1, "a"), "é"]
+
+
+def test_ids_of_any_kind_get_draws_of_their_own_the_same_in_every_process():
+    here = [drawn(hyperband.suggest([name], Domain(loss, X), Trials(), 7)) for name in NAMES]
+    assert len({x for [x] in here}) == len(NAMES) - 1, "a number is its text"
+    script = (
+        "from test_samplers import *;"
+        "print([drawn(hyperband.suggest([name], Domain(loss, X), Trials(), 7)) for name in NAMES])"
+    )
+    for hash_seed in ("0", "1"):
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.path.dirname(__file__)}
+        there = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, check=True, text=True
+        )
+        assert there.stdout.strip() == repr(here)
 
 
 def returning(answer):

@@ -15,6 +15,8 @@ from hyperopt_hyperband._documents import outcome
 from hyperopt_hyperband._history import read
 from hyperopt_hyperband._promotion import BracketState, Done, Sample, Wait, decide, promotable
 
+pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget=")
+
 PLAN = hyperband.schedule(1, 9)
 DOMAIN = Domain(lambda _: 0.0, {"x": hp.uniform("x", 0, 1), "b": hyperband.budget("b", 1, 9)})
 
@@ -41,7 +43,7 @@ class CountedList(list):
             yield document
 
 
-def looks(evaluations, workers=1, ids=1, exp_key=None, stuck=(), gap=0):
+def looks(evaluations, workers=1, ids=1, exp_key=None, stuck=(), gap=0, domain=DOMAIN):
     """For each call of suggest in a run: how many documents it looked at.
 
     The oldest pending ends first, but those stuck never end. Half-way, so many ids are left out.
@@ -56,7 +58,7 @@ def looks(evaluations, workers=1, ids=1, exp_key=None, stuck=(), gap=0):
             doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": loss}
         documents.looked_at = 0
         tid = len(documents) + gap * (len(documents) >= evaluations // 2)
-        new = hyperband.suggest(range(tid, tid + ids), DOMAIN, trials, tid)
+        new = hyperband.suggest(range(tid, tid + ids), domain, trials, tid)
         counts.append(documents.looked_at)
         for doc in new:
             doc["state"] = JOB_STATE_RUNNING
@@ -71,6 +73,12 @@ def test_suggest_looks_at_no_more_documents_the_longer_the_run_is(exp_key):
     third, last = counts[2 * PLAN.evaluations : 3 * PLAN.evaluations], counts[-PLAN.evaluations :]
     assert last == third
     assert max(last) <= 2 * max(bracket.evaluations for bracket in PLAN.brackets)
+
+
+def test_so_it_does_where_the_space_is_discrete_but_large():
+    space = {"b": hyperband.budget("b", 1, 9), "c": hp.choice("c", [0, hp.randint("x", 10_000)])}
+    counts = looks(20 * PLAN.evaluations, domain=Domain(lambda _: 0.0, space))
+    assert counts[-PLAN.evaluations :] == counts[2 * PLAN.evaluations : 3 * PLAN.evaluations]
 
 
 @pytest.mark.parametrize("ids", [1, 5])
@@ -276,12 +284,14 @@ def test_ids_need_be_no_numbers():
     runs = []
     for name in (int, "t{:04}".format):
         trials = Trials()
+        number = {name(tid): tid for tid in range(2 * PLAN.evaluations)}
         for tid in range(2 * PLAN.evaluations):
             [doc] = hyperband.suggest([name(tid)], DOMAIN, trials, tid)
-            x = doc["misc"]["vals"]["x"][0]
-            doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": x}
+            loss = float(number[doc["misc"]["hyperband"]["config"]] * 7919 % 101)
+            doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": loss}
             trials._dynamic_trials.append(doc)
-        runs.append([doc["misc"]["vals"] for doc in trials._dynamic_trials])
+        stamps = [doc["misc"]["hyperband"] for doc in trials._dynamic_trials]
+        runs.append([(s["iteration"], s["bracket"], s["rung"], number[s["config"]]) for s in stamps])
     assert runs[0] == runs[1]
 
 
