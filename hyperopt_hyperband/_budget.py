@@ -9,6 +9,7 @@ from hyperopt.base import Domain
 from hyperopt.pyll import scope
 from hyperopt.pyll.base import Apply
 
+from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._schedule import Budget, schedule
 from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, hyperparameters
 
@@ -26,10 +27,14 @@ class BudgetRange:
     step: Budget | None = None
 
 
+@shows_its_call
 def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
     """The budget as a node of the space.
 
     Under `hyperband.suggest` it holds the trial's budget; under every other algorithm max_budget.
+
+    A point of fmin's `points_to_evaluate` has to give the budget too, {label: max_budget} as a rule, like
+    every hyperparameter: what a point leaves out, Hyperopt meets with an AssertionError without text.
 
     Parameters
     ----------

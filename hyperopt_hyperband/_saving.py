@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from hyperopt.base import Trials
 from hyperopt.fmin import pickler
 
+from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import copy_of
 
 EarlyStop = Callable[..., tuple[bool, Any]]
 
 
+@shows_its_call
 def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = None) -> EarlyStop:
     """Save the trials after every evaluation; pass it to fmin as `early_stop_fn`.
 
@@ -33,11 +36,13 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     Raises
     ------
     ValueError
-        There is no such folder, or the path is that of a folder.
+        There is no such folder, or the path is that of a folder, or none; or early_stop_fn can't be called.
     """
-    target = Path(path)
-    if not target.parent.is_dir() or target.is_dir():
+    target = _file(path)
+    if not target.parent.is_dir():
         raise ValueError(f"path={str(path)!r}: pass a file in a folder that exists")
+    if early_stop_fn is not None and not callable(early_stop_fn):
+        raise ValueError(f"early_stop_fn={early_stop_fn!r}: pass a function, such as no_progress()")
 
     def save(trials: Trials, *args: Any) -> tuple[bool, Any]:
         partial = target.with_name(target.name + ".partial")
@@ -51,6 +56,7 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     return save
 
 
+@shows_its_call
 def load_trials(path: str | os.PathLike[str]) -> Trials:
     """The trials of a file that `save_trials` or fmin's trials_save_file has written, to go on with.
 
@@ -60,11 +66,13 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
     Raises
     ------
     ValueError
-        The file is not whole, as a kill inside fmin's trials_save_file leaves it, or holds no trials.
+        The file is not whole, as a kill inside fmin's trials_save_file leaves it, or holds no trials; or the
+        path is that of a folder, or none.
     """
-    if not Path(path).exists():
+    source = _file(path)
+    if not source.exists():
         return Trials()
-    with Path(path).open("rb") as file:
+    with source.open("rb") as file:
         try:
             trials = pickler.load(file)
         except (EOFError, pickle.UnpicklingError):
@@ -75,3 +83,14 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
             "save_trials, which leaves no such file"
         )
     return trials
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(
+            f"path={reprlib.repr(path)}: pass the path of a file, a str or Path; "
+            "early_stop_fn=save_trials(path) saves the trials that fmin works on"
+        )
+    if Path(path).is_dir():
+        raise ValueError(f"path={str(path)!r}: pass a file in a folder that exists")
+    return Path(path)

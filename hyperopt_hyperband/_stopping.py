@@ -6,11 +6,13 @@ from typing import Any
 
 from hyperopt.base import Trials
 
+from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
 from hyperopt_hyperband._history import completed_iterations
 from hyperopt_hyperband._saving import EarlyStop
 
 
+@shows_its_call
 def no_progress(*, iterations: int = 1) -> EarlyStop:
     """Stop when whole Hyperband iterations have not improved the incumbent.
 
