@@ -97,6 +97,8 @@ def suggest(
     model = None if sampler is None else model_of(sampler)
     budgets = find_budget(domain, budget, min_budget, max_budget)
     plan = schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
+    if model is not None:
+        model.check(domain, budgets.label)
     history = read(trials, plan)
     _check_trials(history, domain)
     if history.foreign or not history.brackets:
