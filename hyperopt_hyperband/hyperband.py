@@ -14,7 +14,7 @@ from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_nod
 from hyperopt_hyperband._documents import Document, Vals, new_document, plain, unused
 from hyperopt_hyperband._evaluations import Evaluation, evaluations, incumbent
 from hyperopt_hyperband._history import BracketKey, History, read
-from hyperopt_hyperband._objective import NO_TRIAL, with_budget
+from hyperopt_hyperband._objective import NO_TRIAL, check_objective, sees_trial, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
 from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
@@ -193,6 +193,7 @@ def _check_trials(history: History, domain: Domain) -> None:
 
 def _check_start(plan: Schedule, domain: Domain, trials: Trials) -> None:
     """Refuse, at the first suggestion of a run, what can't end well."""
+    check_objective(domain)
     if plan.evaluations > MOST_EVALUATIONS:
         raise ValueError(
             f"min_budget={plan.min_budget}, max_budget={plan.max_budget}, eta={plan.eta} plan "
@@ -214,7 +215,7 @@ def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain) -> No
             f"{history.foreign} trials come from a Hyperband run with other min_budget, max_budget or eta: "
             "they take no place in the schedule; pass the options of that run to go on with it"
         )
-    if budgets.label is None and not domain.pass_expr_memo_ctrl:
+    if budgets.label is None and not sees_trial(domain):
         warn(
             "the objective can't see its budget, so every evaluation costs the same: put "
             "hyperband.budget(label, min_budget, max_budget) into the space, name one of its hyperparameters "
