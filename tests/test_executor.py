@@ -406,7 +406,9 @@ def test_attachments_come_back(executor, space):
 def test_an_evaluation_reads_its_own_attachments_and_those_of_the_rung_below(executor, space):
     def below(new_ids, domain, trials, seed):
         docs = rand.suggest(new_ids, domain, trials, seed)
-        docs[0]["misc"]["hyperband"] = {"below": 1} if docs[0]["tid"] == 2 else {}
+        if docs[0]["tid"] == 2:
+            stamp = {"iteration": 0, "bracket": 1, "rung": 1, "config": 1, "below": 1}
+            docs[0]["misc"]["hyperband"] = stamp | {"min_budget": 1, "max_budget": 3, "eta": 3}
         return docs
 
     def objective(expr, memo, ctrl):
