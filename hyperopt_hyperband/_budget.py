@@ -11,6 +11,7 @@ from hyperopt.pyll import scope
 from hyperopt.pyll.base import Apply
 
 from hyperopt_hyperband import _schedule
+from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._schedule import Budget, Schedule, positive
 from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, expression_over, hyperparameters
 
@@ -30,10 +31,14 @@ class BudgetRange:
     step: Budget | None = None
 
 
+@shows_its_call
 def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
     """The budget as a node of the space.
 
     Under `hyperband.suggest` it holds the trial's budget; under every other algorithm max_budget.
+
+    A point of fmin's `points_to_evaluate` has to give the budget too, {label: max_budget} as a rule, like
+    every hyperparameter: what a point leaves out, Hyperopt meets with an AssertionError without text.
 
     Parameters
     ----------
@@ -66,6 +71,7 @@ def schedule(
 ) -> Schedule: ...
 @overload
 def schedule(min_budget: Any, *, budget: str | None = None, eta: Budget = 3) -> Schedule: ...
+@shows_its_call
 def schedule(
     min_budget: Any,
     max_budget: Budget | None = None,
@@ -107,9 +113,11 @@ def schedule(
     Source: Li et al., Hyperband, JMLR 18 (2018), Algorithm 1.
     """
     if not isinstance(min_budget, Apply | dict | list | tuple):
+        if max_budget is None:
+            raise ValueError(f"min_budget={min_budget!r}: pass two bounds, as in schedule(1, 81), or a space")
         if budget is not None:
             raise ValueError(f"budget={budget!r} is a label: pass the space that has it, in place of bounds")
-        return _schedule.schedule(min_budget, max_budget, eta, step=step)  # type: ignore[arg-type]
+        return _schedule.schedule(min_budget, max_budget, eta, step=step)
     for name, value in (("max_budget", max_budget), ("step", step)):
         if value is not None:
             raise ValueError(

@@ -5,8 +5,10 @@ No other module touches a document's fields, but for `_history`, which walks fro
 
 from __future__ import annotations
 
+import math
+import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from operator import itemgetter
 from typing import Any
 
@@ -34,10 +36,25 @@ Vals = dict[str, list[Any]]
 
 DOMAIN = "FMinIter_Domain"
 """The attachment in which Hyperopt's own fmin leaves the objective and the space."""
+STAMP = {
+    *("iteration", "bracket", "rung", "config", "min_budget", "max_budget", "eta"),
+    *("run", "space", "position", "since", "open"),
+}
+"""What every stamp says; others are there where they apply."""
+FLAT = {bool, int, float, str, type(None)}
+SEQUENCES = (list, tuple, np.ndarray)
 
 
 def documents(trials: Trials) -> list[Document]:
-    """All documents of a Trials, those of failed evaluations too, which `trials.trials` leaves out."""
+    """All documents of a Trials, those of failed evaluations too, which `trials.trials` leaves out.
+
+    Raises ValueError where it is no Trials.
+    """
+    if not hasattr(trials, "_exp_key"):
+        raise ValueError(
+            f"trials={reprlib.repr(trials)}: pass the Trials that fmin was given; of a list of documents, "
+            "hyperopt.base.trials_from_docs makes one, and hyperband.load_trials reads it from a file"
+        )
     everything = everyones(trials)
     if trials._exp_key is None:
         return everything
@@ -61,9 +78,10 @@ def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
 
     The copy has no threads, sessions and executors, which do not pickle, and not the objective.
     """
+    everything = list(documents(trials))
     copy = Trials(exp_key=trials._exp_key, refresh=False) if into is None else into
     copy._exp_key = trials._exp_key
-    copy._dynamic_trials = list(documents(trials))
+    copy._dynamic_trials = everything
     copy._ids = trials._ids | {document["tid"] for document in copy._dynamic_trials}
     copy.attachments = {name: value for name, value in trials.attachments.items() if name != DOMAIN}
     copy.refresh()
@@ -72,11 +90,14 @@ def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
 
 def outcome(document: Document) -> float | None:
     """What a rung ranks an evaluation by: its loss, None while it is pending, infinite where it failed."""
-    state, result = document["state"], document["result"]
+    state, result = document["state"], document.get("result") or {}
     if state == JOB_STATE_DONE and result.get("status") == STATUS_OK:
-        value = result.get("loss")
-        if type(value) is not float:  # Hyperopt makes it one; another backend may not
-            value = float(value) if isinstance(value, int | np.number) else FAILED
+        value: Any = result.get("loss")
+        if type(value) is not float:  # Hyperopt makes it one; another backend, or JSON, may not
+            try:
+                value = float(value)
+            except (TypeError, ValueError, OverflowError):
+                return FAILED
         return value if -FAILED < value < FAILED else FAILED  # not NaN either; no call, for speed
     # SparkTrials sets the state a moment before the result.
     pending = state in (JOB_STATE_NEW, JOB_STATE_RUNNING) or result == {"status": STATUS_NEW}
@@ -107,6 +128,20 @@ def vals_of(document: Document) -> Vals:
     return document["misc"]["vals"]  # type: ignore[no-any-return]
 
 
+def active_of(document: Document) -> dict[str, Any]:
+    """The active hyperparameters of an evaluation by label, whoever wrote them, as flat values.
+
+    Numbers, None and texts are as they were. A sequence becomes the text of a tuple, whether JSON has made a
+    list of it or not; what else there is becomes its text.
+    """
+    vals = document["misc"].get("vals") or {}
+    return {
+        str(name): value[0] if type(value[0]) in FLAT else _flat(value[0])
+        for name, value in vals.items()
+        if isinstance(value, SEQUENCES) and len(value)
+    }
+
+
 def budget_of(document: Document) -> Budget | None:
     """What the evaluation may spend; None where Hyperband has not issued it."""
     return document["misc"].get("budget")  # type: ignore[no-any-return]
@@ -114,7 +149,8 @@ def budget_of(document: Document) -> Budget | None:
 
 def stamp_of(document: Document) -> dict[str, Any] | None:
     """Its place in the schedule, as `_history` writes it; None where Hyperband has not issued it."""
-    return document["misc"].get("hyperband")  # type: ignore[no-any-return]
+    stamp = document["misc"].get("hyperband")
+    return stamp if isinstance(stamp, dict) and stamp.keys() >= STAMP else None
 
 
 def place(document: Document, budget: Budget, stamp: dict[str, Any]) -> None:
@@ -124,8 +160,8 @@ def place(document: Document, budget: Budget, stamp: dict[str, Any]) -> None:
 
 
 def times_of(document: Document) -> tuple[datetime | None, datetime | None]:
-    """When the evaluation began, and when it was last heard of."""
-    return document.get("book_time"), document.get("refresh_time")
+    """When the evaluation began, and when it was last heard of, in UTC; None where that is not known."""
+    return _time(document.get("book_time")), _time(document.get("refresh_time"))
 
 
 def disown(document: Document) -> None:
@@ -178,9 +214,12 @@ def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
     """
     newest = next(newest_first(trials), None)
     ids = [i for i in new_ids if isinstance(i, int)]
-    if newest is None or len(ids) < len(new_ids) or min(ids) > everyones(trials)[newest]["tid"]:
+    if newest is None or len(ids) < len(new_ids):
         return new_ids
-    first = max(document["tid"] for document in documents(trials)) + 1
+    last = everyones(trials)[newest]["tid"]
+    if isinstance(last, int) and min(ids) > last:
+        return new_ids
+    first = max((tid for d in documents(trials) if isinstance(tid := d["tid"], int)), default=-1) + 1
     return range(first, first + len(ids))
 
 
@@ -272,3 +311,39 @@ def attach(trials: Trials, tid: Hashable, attachments: Mapping[str, Any]) -> Non
 def plain(value: Any) -> Any:
     """The same number as Python has it."""
     return value.item() if isinstance(value, np.generic) else value
+
+
+def number(value: Any) -> int | float | None:
+    """The number that a value is, or that its text says, as JSON leaves numpy's; None where there is none."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            try:
+                value = kind(value)
+                break
+            except ValueError:
+                pass
+    return value if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray) and value.size == 1:
+        return value.item()
+    if isinstance(value, int | float | str):  # of a database's own kind
+        return value
+    if isinstance(value, SEQUENCES):
+        return str(tuple(value))
+    return getattr(value, "__name__", None) or str(value)
+
+
+def _time(value: Any) -> datetime | None:
+    """Hyperopt writes times in UTC, without a zone. A database may add the zone; JSON makes texts of them."""
+    if value is None or (type(value) is datetime and value.tzinfo is None):
+        return value
+    try:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        if not isinstance(value, datetime) or value != value:  # pandas has a time that is none
+            return None
+        return value if value.utcoffset() is None else value.astimezone(timezone.utc).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None

@@ -79,17 +79,19 @@ def _axis(known: Hyperparameter) -> Axis:
     whole = drawn.name in ("randint", "categorical")
     if known.is_choice:
         return Axis(known.label, choice=True, decides=True, whole=whole)
-    if drawn.low is not None and drawn.high is not None:
-        low, high = drawn.low, drawn.high
-        if drawn.log:
-            low, high = math.log(max(low, TINY)), math.log(max(high, TINY))
-    elif drawn.mean is not None and drawn.deviation is not None:
-        low, high = (drawn.mean + side * SPREAD * drawn.deviation for side in (-1, 1))
-    else:
+    if not drawn.fixed:
         raise ValueError(
             f"the {drawn.name} of {known.label!r} has parameters that are expressions: give it numbers, or "
             "draw at random, with hyperband.suggest"
         )
+    if drawn.low is not None and drawn.high is not None:
+        low, high = drawn.low, drawn.high
+        if drawn.log:
+            low, high = math.log(max(low, TINY)), math.log(max(high, TINY))
+    else:
+        assert drawn.mean is not None
+        assert drawn.deviation is not None
+        low, high = (drawn.mean + side * SPREAD * drawn.deviation for side in (-1, 1))
     return Axis(
         known.label, decides=known.decides, whole=whole, log=drawn.log, low=low, high=high, step=drawn.step
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,18 +12,19 @@ from typing import Any, Literal
 from hyperopt.base import Trials
 from hyperopt.exceptions import AllTrialsFailed
 
+from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import (
     Document,
+    active_of,
     budget_of,
     documents,
     is_new,
     left_behind,
+    number,
     outcome,
-    plain,
     stamp_of,
     tid_of,
     times_of,
-    vals_of,
 )
 from hyperopt_hyperband._history import fitting, issued_again, newest_schedule
 from hyperopt_hyperband._promotion import FAILED
@@ -45,9 +47,10 @@ class Evaluation:
         max_budget; None where no schedule is known
     status : "interrupted" where it was cut short and counts no more
     loss : finite where the status is "ok", else None
-    vals : the active hyperparameters by label, a choice as its index
+    vals : the active hyperparameters by label, a choice as its index, or as its option's name where the
+        document has that
     label : the hyperparameter that holds the budget; None where there is none
-    begun, ended : None where that has not happened or is not known
+    begun, ended : in UTC; None where that has not happened or is not known
     """
 
     tid: Hashable
@@ -101,17 +104,17 @@ def evaluations(
             status = "interrupted"
         overtaken |= not is_new(document)
         its = stamp_of(document)
-        held = {str(name): plain(value[0]) for name, value in vals_of(document).items() if value}
+        held = active_of(document)
         holds = next((name for name in labels if name in held), None)
         begun, ended = times_of(document)
         place, config, budget = None, tid_of(document), full
         if its is not None:
-            budget = budget_of(document)
+            budget = number(budget_of(document))
             if id(document) in own:
                 place, config = (its["iteration"], its["bracket"], its["rung"]), its["config"]
             else:
                 config = its["run"], its["config"]
-        elif holds is not None and plan and isinstance(value := held[holds], int | float):
+        elif holds is not None and plan and (value := number(held[holds])) is not None:
             budget = min(max(value, plan.min_budget), plan.max_budget)
         found.append(
             Evaluation(
@@ -150,6 +153,7 @@ def incumbent_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
     return best
 
 
+@shows_its_call
 def incumbent(trials: Trials) -> Document:
     """The document of the best trial at the largest budget evaluated.
 
@@ -164,7 +168,12 @@ def incumbent(trials: Trials) -> Document:
     everything = evaluations(trials)
     best = incumbent_of(everything)
     if best is None:
-        raise AllTrialsFailed
+        counts = Counter(e.status for e in everything)
+        told = ", ".join(f"{count} {status}" for status, count in counts.items()) or "there are none"
+        raise AllTrialsFailed(
+            f"no trial has finished with a finite loss ({told}): call fmin with these trials; where "
+            "all have failed, their documents say why, in result and misc['error']"
+        )
     return documents(trials)[next(i for i, e in enumerate(everything) if e is best)]
 
 

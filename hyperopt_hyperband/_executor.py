@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import multiprocessing
 import sys
 import time
 from collections import deque
@@ -48,6 +49,10 @@ from hyperopt_hyperband._worker import Answer, LoadError, Payload, PayloadRef, e
 logger = logging.getLogger("hyperopt_hyperband")
 
 Algorithm = Callable[..., list[Document]]
+NO_GUARD = (
+    "a spawned worker imports the script, so that has to be a file, and what makes the pool and calls fmin "
+    'has to stand under if __name__ == "__main__"'
+)
 
 
 class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
@@ -80,8 +85,9 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
     Raises
     ------
     ValueError
-        In fmin: there is no executor, parallelism is unknown or no positive int, or the objective or the
-        space can't be pickled.
+        In fmin: there is no executor, parallelism is unknown or no positive int, the objective or the space
+        can't be pickled, or a spawned worker has called it, as it imports a script without
+        `if __name__ == "__main__"`.
     concurrent.futures.BrokenExecutor
         In fmin: the executor takes no more work, because a worker has died or it is shut down. Set
         `trials.executor` to a new one and call fmin again. What was under way when a worker died runs
@@ -133,6 +139,8 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
         after every evaluation, with trials that hold the finished ones in the order in which they finished.
         trials_save_file is written as by `hyperband.save_trials`.
         """
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise ValueError(f"a worker has called fmin: {NO_GUARD}")
         if not isinstance(self.executor, Executor):
             raise ValueError(
                 f"executor={self.executor!r}: set trials.executor to one of concurrent.futures, such as "
@@ -213,6 +221,7 @@ class _Running:
     documents: dict[Future[Payload | None], Document] = field(default_factory=dict)
     ended: SimpleQueue[Future[Payload | None]] = field(default_factory=SimpleQueue)
     broken: BrokenExecutor | None = None
+    answered: bool = False
 
     def __post_init__(self) -> None:
         self.reference = PayloadRef(self.domain)
@@ -244,6 +253,7 @@ class _Running:
                 return None
             try:
                 payload = future.result()
+                self.answered = True
                 answer = None if payload is None else payload.open()
             except (BrokenExecutor, CancelledError, LoadError) as error:
                 raise self._unfit(error) from error
@@ -288,9 +298,11 @@ class _Running:
         if isinstance(error, BrokenExecutor):
             self.broken = error
         tids = sorted(map(tid_of, self.documents.values()))
+        unstarted = self.broken and not self.answered and _spawns(self.executor)
         return BrokenExecutor(
             f"the executor can't go on ({type(error).__name__}: {error}), with trials {tids} under way. "
             "No result is lost: set trials.executor to a new one, and call fmin again with these trials"
+            + (f". No worker has finished anything: mind that {NO_GUARD}" if unstarted else "")
         )
 
 
@@ -317,6 +329,13 @@ def _pack(domain: Domain, executor: Executor) -> Payload:
                 "objective what it needs there, or evaluate in threads, with a ThreadPoolExecutor"
             ) from error
     return payload
+
+
+def _spawns(executor: Executor) -> bool:
+    """Whether it is a process pool whose workers import the script."""
+    if not isinstance(executor, ProcessPoolExecutor):
+        return False
+    return (executor._mp_context or multiprocessing).get_start_method() != "fork"
 
 
 def _workers(executor: Executor, parallelism: int | None) -> int:

@@ -214,7 +214,7 @@ def newest_schedule(trials: Trials) -> Schedule | None:
     """The schedule of the newest stamped document, but for a step of its budgets; None without a stamp."""
     for document in reversed(documents(trials)):
         found = stamp_of(document)
-        if found and found.keys() >= STAMP and "foreign" not in found:
+        if found and "foreign" not in found:
             return schedule(found["min_budget"], found["max_budget"], found["eta"])
     return None
 
@@ -393,17 +393,9 @@ def _alike(one: Document, other: Document) -> bool:
     return ours.keys() == theirs.keys() and all(ours[name] == theirs[name] for name in ours if name != label)
 
 
-STAMP = {
-    *("iteration", "bracket", "rung", "config", "min_budget", "max_budget", "eta"),
-    *("run", "space", "position", "since", "open"),
-}
-"""What every stamp says; others are there where they apply."""
-
-
 def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
     return (
         stamp is not None
-        and stamp.keys() >= STAMP
         and "foreign" not in stamp
         and (stamp["min_budget"], stamp["max_budget"], stamp["eta"])
         == (schedule.min_budget, schedule.max_budget, schedule.eta)

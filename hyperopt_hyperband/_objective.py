@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hyperopt.base import Domain
 from hyperopt.pyll.base import Apply, GarbageCollected
 
 from hyperopt_hyperband._checkpoint import Slot, leave, slot_of_parameters, slot_of_trial, take_up
 from hyperopt_hyperband._documents import budget_of
 from hyperopt_hyperband._schedule import Budget, positive_number
-from hyperopt_hyperband._space import BudgetLabel, evaluate, parameters
+from hyperopt_hyperband._space import BudgetLabel, evaluate, has_ctrl, parameters
 
 NO_TRIAL = (
     "with_budget needs the trial, and SparkTrials hands none to the objective: put "
@@ -86,9 +87,9 @@ def with_budget(
 
     @functools.wraps(objective)
     def with_trial(*args: Any, **kwargs: Any) -> Any:
-        if args or kwargs.keys() != {"expr", "memo", "ctrl"}:
+        if args or not kwargs.keys() >= {"expr", "memo", "ctrl"}:
             return objective(*args, **kwargs)
-        expr, memo, ctrl = kwargs["expr"], kwargs["memo"], kwargs["ctrl"]
+        expr, memo, ctrl = (kwargs.pop(name) for name in ("expr", "memo", "ctrl"))
         if ctrl is None:
             budget, slot = _without_trial(expr, memo, folder)
         else:
@@ -99,7 +100,7 @@ def with_budget(
                 f"{_name(objective)}{signature} has no default for the budget, and under this algorithm the "
                 "trial has none: give it the full budget as default, such as budget=81"
             )
-        given = {} if budget is None else {"budget": budget}
+        given = kwargs if budget is None else kwargs | {"budget": budget}  # hyperopt.partial adds some
         if not takes_checkpoint:
             return objective(params, **given)
         result = objective(params, checkpoint=take_up(slot), **given)
@@ -121,6 +122,23 @@ def with_budget(
         budget_by_default=positive_number(default),
     )
     return with_trial
+
+
+def sees_trial(domain: Domain) -> bool:
+    """Whether the objective gets the trial: from Hyperopt, or as the Ctrl that stands in the space."""
+    return domain.pass_expr_memo_ctrl or has_ctrl(domain.expr)
+
+
+def check_objective(domain: Domain) -> None:
+    """Raise ValueError where functools.partial hides from Hyperopt that the objective wants the trial."""
+    fn = domain.fn
+    while isinstance(fn, functools.partial) and not domain.pass_expr_memo_ctrl:
+        fn = fn.func
+        if getattr(fn, "fmin_pass_expr_memo_ctrl", False):
+            raise ValueError(
+                f"fn is a functools.partial of {_name(fn)}, which wants the trial and so doesn't get it: use "
+                "hyperopt.partial"
+            )
 
 
 def _without_trial(

@@ -12,6 +12,7 @@ from typing import Any
 from hyperopt import space_eval
 from hyperopt.base import Trials
 
+from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._correlation import neighbours, spearman
 from hyperopt_hyperband._evaluations import Evaluation, Place, evaluations, incumbent_of
 from hyperopt_hyperband._history import newest_schedule
@@ -102,8 +103,8 @@ class Report:
     wall_seconds : from the first evaluation's begin to the last one's end, breaks included; None if not known
     evaluation_seconds : the sum over evaluations
     incumbent : see `hyperband.incumbent`; None where no evaluation has succeeded
-    parameters : the incumbent's: as the objective got them where the space is given, else by label, a choice
-        as its index
+    parameters : the incumbent's: as the objective got them where the space is given; else, or where it is of
+        another space, by label, a choice as its index
     correlations : for neighbouring budgets, from the lowest
     """
 
@@ -184,6 +185,7 @@ class Report:
         return rows
 
 
+@shows_its_call
 def report(trials: Trials, *, space: Any = None) -> Report:
     """What happened in a run, so far or in full; print it, or let a notebook show it.
 
@@ -227,6 +229,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
     )
 
 
+@shows_its_call
 def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     """One flat dict an evaluation, foreign and interrupted ones too: `pandas.DataFrame(records(trials))`.
 
@@ -278,11 +281,17 @@ def clock(seconds: float) -> str:
 
 
 def _parameters(best: Evaluation, everything: list[Evaluation], space: Any) -> Any:
-    if space is None:
+    known = {} if space is None else hyperparameters(space)
+    if not best.vals.keys() <= known.keys():
         return best.vals
+    read = {label: known[label].number(value) for label, value in best.vals.items()}
+    vals = best.vals | {label: value for label, value in read.items() if value is not None}
     # A foreign trial may come from before the space had a budget.
     budget = {e.label: best.budget for e in everything if e.label is not None}
-    return space_eval(space, budget | best.vals)
+    try:
+        return space_eval(space, budget | vals)
+    except Exception:  # whatever the space says of values that it does not have
+        return best.vals
 
 
 def _distinct(own: list[Evaluation]) -> int:

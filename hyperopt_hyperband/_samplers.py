@@ -61,9 +61,11 @@ class Model:
     Attributes
     ----------
     draw : returns a configuration's vals, None where it has none to offer and the draw is to be random
+    check : raises ValueError where it can't draw from a space with this budget label
     """
 
     draw: Callable[[Request], Vals | None]
+    check: Callable[[Domain, str | None], object] = lambda *_: None
 
 
 def model_of(sampler: Suggest | Model) -> Model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from hyperopt.base import Trials
 from hyperopt.fmin import pickler
 
+from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import begin_again, copy_of
 from hyperopt_hyperband._history import issued_again
 from hyperopt_hyperband._writer import Writer
@@ -18,6 +20,7 @@ from hyperopt_hyperband._writer import Writer
 EarlyStop = Callable[..., tuple[bool, Any]]
 
 
+@shows_its_call
 def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = None) -> EarlyStop:
     """Save the trials after every evaluation; pass it to fmin as `early_stop_fn`.
 
@@ -44,9 +47,12 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     ------
     ValueError
         Another process has the file, there is no such folder, it can't be written to, or the path is that of
-        something else than a file. In fmin: a later call in this process has the file.
+        something else than a file; or early_stop_fn can't be called. In fmin: a later call in this process
+        has the file.
     """
-    target = Path(path).resolve()  # the same file still where the objective changes the working directory
+    if early_stop_fn is not None and not callable(early_stop_fn):
+        raise ValueError(f"early_stop_fn={early_stop_fn!r}: pass a function, such as no_progress()")
+    target = _file(path).resolve()  # the same file still where the objective changes the working directory
     if not target.parent.is_dir() or (target.exists() and not target.is_file()):
         raise ValueError(f"path={str(path)!r}: pass a file in a folder that exists")
     writer = Writer(target)
@@ -58,6 +64,7 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     return save
 
 
+@shows_its_call
 def load_trials(path: str | os.PathLike[str]) -> Trials:
     """The trials of a file that `save_trials` or fmin's trials_save_file has written, to go on with.
 
@@ -71,7 +78,7 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
         leaves it.
     """
     try:
-        pickled = Path(path).read_bytes()
+        pickled = _file(path).read_bytes()
     except FileNotFoundError:
         return Trials()
     except OSError as error:
@@ -87,3 +94,14 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
         )
     begin_again(trials, but=issued_again(trials))
     return trials
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(
+            f"path={reprlib.repr(path)}: pass the path of a file, a str or Path; "
+            "early_stop_fn=save_trials(path) saves the trials that fmin works on"
+        )
+    if Path(path).is_dir():
+        raise ValueError(f"path={str(path)!r}: pass a file in a folder that exists")
+    return Path(path)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from hyperopt_hyperband._call import shows_its_call
+
 Budget = int | float
 
 SMALLEST, LARGEST = 1e-18, 1e18
@@ -139,6 +141,7 @@ class Schedule:
         )
 
 
+@shows_its_call
 def schedule(
     min_budget: Budget, max_budget: Budget, eta: Budget = 3, *, step: Budget | None = None
 ) -> Schedule:

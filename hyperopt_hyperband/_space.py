@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hyperopt import pyll
+from hyperopt.base import Ctrl
 from hyperopt.pyll.base import Apply, Literal
 
+from hyperopt_hyperband._documents import number
 from hyperopt_hyperband._schedule import Budget
 
 CONVERSIONS = ("int", "float", "round")
@@ -49,6 +51,7 @@ class Distribution:
     low, high : the least and the largest value; None where there is none, or it is an expression
     step : values are multiples of it; None: any value
     mean, deviation : of a normal distribution, or of its logarithm where log; None for others
+    fixed : none of its parameters is an expression
     """
 
     name: str
@@ -58,6 +61,7 @@ class Distribution:
     step: float | None = None
     mean: float | None = None
     deviation: float | None = None
+    fixed: bool = True
 
     def __contains__(self, value: float) -> bool:
         if self.low is None or self.high is None:
@@ -90,9 +94,26 @@ class Hyperparameter:
             self.decides and self.distribution.name == "randint"
         )
 
+    def number(self, value: Any) -> int | float | None:
+        """A value as a number, an option of a choice as its index; None where it can't be told.
+
+        An option may be given by its name, as in a point of `points_to_evaluate`: Hyperopt can't evaluate
+        that, but the document stays. A text that fits one option as its index, and another one by name, is
+        not understood.
+        """
+        given = number(value)
+        if self.options is None:
+            return given
+        index = None if given is None or given not in range(len(self.options)) else int(given)
+        named = self.options.index(str(value)) if str(value) in self.options else None
+        if isinstance(value, str) and index is not None and named is not None and index != named:
+            return None
+        return named if index is None else index
+
     def shown(self, value: Any) -> Any:
         """The name of a choice's option; any other value as it is."""
-        return value if self.options is None else self.options[value]
+        index = self.number(value)
+        return value if self.options is None or index is None else self.options[int(index)]
 
 
 def hyperparameters(space: Any) -> dict[str, Hyperparameter]:
@@ -131,10 +152,11 @@ def label_of(parameter: Apply) -> str:
 def distribution(node: Apply) -> Distribution:
     """What the node of a distribution says; parameters that are expressions count as not given."""
     given: dict[str, Any] = {name: a.obj for name, a in node.arg.items() if isinstance(a, Literal)}
+    fixed = not any(isinstance(a, Apply) and name not in given for name, a in node.arg.items())
     low, high, step = given.get("low"), given.get("high"), given.get("q") or None
     log = "log" in node.name
     match node.name:
-        case "randint" if low is not None:
+        case "randint" if low is not None and fixed:
             low, high, step = (0, low - 1, 1) if high is None else (low, high - 1, 1)
         case "categorical":
             low = high = None
@@ -142,7 +164,7 @@ def distribution(node: Apply) -> Distribution:
             low = high = None
         case _ if log:
             low, high = _exp(low), _exp(high)
-    return Distribution(node.name, log, low, high, step, given.get("mu"), given.get("sigma"))
+    return Distribution(node.name, log, low, high, step, given.get("mu"), given.get("sigma"), fixed)
 
 
 def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str | None) -> bool:
@@ -263,6 +285,11 @@ def _values(node: Apply) -> Multiples | None:
     # Numbers half-way between two multiples, at the ends, are drawn almost never.
     first, last = math.floor(low / step + 0.5), math.ceil(high / step - 0.5)
     return range(first, last + 1), 1 if drawn.name == "randint" else float(step)
+
+
+def has_ctrl(space: Apply) -> bool:
+    """Whether the space hands the trial's Ctrl to the objective."""
+    return any(isinstance(node, Literal) and node.obj is Ctrl for node in pyll.dfs(space))
 
 
 def evaluate(space: Apply, memo: dict[Apply, Any]) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperopt.base import Trials
 
+from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import budget_of, documents, is_new, outcome, stamp_of, times_of
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
 from hyperopt_hyperband._history import completed_iterations, newest_schedule, read
@@ -17,6 +18,7 @@ from hyperopt_hyperband._saving import EarlyStop
 from hyperopt_hyperband._schedule import Budget, positive, whole
 
 
+@shows_its_call
 def stop_after(
     *, iterations: int | None = None, seconds: float | None = None, early_stop_fn: EarlyStop | None = None
 ) -> EarlyStop:
@@ -62,6 +64,7 @@ def stop_after(
     return stop
 
 
+@shows_its_call
 def no_progress(*, iterations: int = 1) -> EarlyStop:
     """Stop when whole Hyperband iterations have not improved the incumbent.
 

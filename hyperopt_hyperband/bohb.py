@@ -7,13 +7,13 @@ from typing import Any
 
 from hyperopt.base import Domain, Trials
 
-from hyperopt_hyperband import _model, hyperband
+from hyperopt_hyperband import _encoding, _model, hyperband
 from hyperopt_hyperband._documents import Document
 from hyperopt_hyperband._samplers import Model
 
 __all__ = ["gaussian_process", "suggest"]
 
-gaussian_process = Model(_model.draw)
+gaussian_process = Model(_model.draw, check=_encoding.axes)
 """What draws here, as a `sampler` of `hyperband.suggest`."""
 
 
@@ -51,7 +51,8 @@ def suggest(
     Raises
     ------
     ValueError
-        As `hyperband.suggest`; or a `sampler`, since this one has its own.
+        As `hyperband.suggest`; or a `sampler`, since this one has its own; or a distribution whose parameters
+        are expressions.
 
     Source: Falkner et al., BOHB, ICML 2018, for a model inside Hyperband's brackets; the model here is
     another one, chosen by its regret over benchmarks/suite.py.

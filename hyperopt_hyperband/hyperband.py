@@ -26,7 +26,7 @@ from hyperopt_hyperband._documents import (
 )
 from hyperopt_hyperband._evaluations import Evaluation, evaluations, incumbent
 from hyperopt_hyperband._history import BracketKey, History, Space, read
-from hyperopt_hyperband._objective import NO_TRIAL, with_budget
+from hyperopt_hyperband._objective import NO_TRIAL, check_objective, sees_trial, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
 from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
@@ -125,6 +125,8 @@ def suggest(
     model = None if sampler is None else model_of(sampler)
     budgets = find_budget(domain, budget, min_budget, max_budget)
     plan = _schedule.schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
+    if model is not None:
+        model.check(domain, budgets.label)
     space = Space(name_of(domain.expr), functools.partial(_has, domain, budgets.label))
     history = read(trials, plan, space)
     if history.run is None:
@@ -245,6 +247,7 @@ def _check_trials(history: History, domain: Domain) -> None:
 
 def _check_start(plan: Schedule, domain: Domain, trials: Trials) -> None:
     """Refuse, at the first suggestion of a run, what can't end well."""
+    check_objective(domain)
     if plan.evaluations > MOST_EVALUATIONS:
         raise ValueError(
             f"min_budget={plan.min_budget}, max_budget={plan.max_budget}, eta={plan.eta} plan "
@@ -267,7 +270,7 @@ def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, rando
             f"{history.foreign} trials come from a Hyperband run with other min_budget, max_budget or eta: "
             "they take no place in the schedule; pass the options of that run to go on with it"
         )
-    if len(plan.brackets) > 1 and budgets.label is None and not domain.pass_expr_memo_ctrl:
+    if len(plan.brackets) > 1 and budgets.label is None and not sees_trial(domain):
         warn(
             "the objective can't see its budget, so every evaluation costs the same: put "
             "hyperband.budget(label, min_budget, max_budget) into the space, name one of its hyperparameters "

@@ -15,6 +15,8 @@ from hyperopt.base import Trials
 
 from hyperopt_hyperband import _evaluations as read
 from hyperopt_hyperband import _space as spaces
+from hyperopt_hyperband._call import shows_its_call
+from hyperopt_hyperband._documents import number
 from hyperopt_hyperband._evaluations import Evaluation
 from hyperopt_hyperband._history import newest_schedule
 from hyperopt_hyperband._schedule import Budget
@@ -44,6 +46,7 @@ SECONDS = "seconds since the first evaluation began"
 AXIS = {"evaluations": "evaluations", "total_budget": "total budget", "seconds": SECONDS}
 
 
+@shows_its_call
 def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     """Every evaluation by budget and loss: one line a configuration, through its rungs.
 
@@ -51,9 +54,9 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     incumbent, crosses at the upper edge failed evaluations. A trial without a budget counts as evaluated at
     max_budget, and is left out where no max_budget is known.
     """
-    [ax] = _panels(ax, 1)
     plan = newest_schedule(trials)
     everything = [e for e in read.evaluations(trials) if e.budget is not None]
+    [ax] = _panels(ax, 1)
     lines: defaultdict[Hashable, list[Evaluation]] = defaultdict(list)
     for e in everything:
         if e.loss is not None:
@@ -75,7 +78,7 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
             label=f"_{kind}" if kind in drawn else kind,
         )
         drawn.add(kind)
-    _mark_incumbent(ax, everything, {e.tid: e.spent for e in everything})
+    _mark_incumbent(ax, everything, [(e, e.spent) for e in everything])
     _mark_failures(ax, [e.spent for e in everything if e.status == "failed"])
     _scale_losses(ax, everything)
     if ticks := sorted({e.budget for e in everything if e.budget is not None}):
@@ -87,6 +90,7 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@shows_its_call
 def incumbent(
     trials: Trials | Mapping[str, Trials], *, against: Against = "total_budget", ax: Axes | None = None
 ) -> Axes:
@@ -111,16 +115,16 @@ def incumbent(
     """
     if against not in AXIS:
         raise ValueError(f"against={against!r}: pass one of {sorted(AXIS)}")
-    [ax] = _panels(ax, 1)
     named = trials if isinstance(trials, Mapping) else {"incumbent": trials}
     runs = {name: _finished(run) for name, run in named.items()}
+    [ax] = _panels(ax, 1)
     full = max((e.budget for run in runs.values() for e in run if e.budget is not None), default=1)
     in_view: list[float] = []
     dashed = False
     for i, (name, run) in enumerate(runs.items()):
         color, marker = LINES[i % len(LINES)]
         steps = zip(_progress(run, against, full), read.incumbents(run), strict=True)
-        path = [(x, best) for x, best in steps if best is not None]
+        path = [(x, best) for x, best in steps if best is not None and not math.isnan(x)]
         new = [k for k, (_, best) in enumerate(path) if k == 0 or best is not path[k - 1][1]]
         below = sum(best.budget is not None and best.budget < full for _, best in path)
         dashed |= below > 0
@@ -148,17 +152,18 @@ def incumbent(
     return ax
 
 
+@shows_its_call
 def budgets(trials: Trials, *, ax: Axes | None = None) -> Axes:
     """Where the total budget went: a bar for each bracket, over all Hyperband iterations, stacked by rung.
 
     Finished evaluations, failed ones included, every promotion trained from scratch; in each part
     stands their number x their budget. Foreign trials have a bar of their own where their budget is known.
     """
-    [ax] = _panels(ax, 1)
     numbers: defaultdict[str, defaultdict[Budget, int]] = defaultdict(lambda: defaultdict(int))
     for e in sorted(read.evaluations(trials), key=lambda e: -e.place[1] if e.place else 1):
         if e.spent:
             numbers[f"s = {e.place[1]}" if e.place else "foreign"][e.spent] += 1
+    [ax] = _panels(ax, 1)
     shades = _shades({budget for bar in numbers.values() for budget in bar})
     tallest = max((sum(n * budget for budget, n in bar.items()) for bar in numbers.values()), default=1)
     for budget, color in shades.items():
@@ -179,6 +184,7 @@ def budgets(trials: Trials, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@shows_its_call
 def hyperparameters(
     trials: Trials,
     *,
@@ -197,7 +203,8 @@ def hyperparameters(
         Of any kind and in any state.
     space : optional
         The space of the run: axes are log where a distribution is, and the options of choices have names.
-        Without it a log axis is guessed from the values, and options are indices.
+        Without it a log axis is guessed from the values, and options are indices. What is no number, and
+        no option of the space, has no dot.
     labels : sequence of str, optional
         The hyperparameters. Default: all but the budget.
     ax : Axes or sequence of Axes, optional
@@ -219,14 +226,15 @@ def hyperparameters(
     known = {} if space is None else spaces.hyperparameters(space)
     shades = _shades({e.budget for e in everything if e.budget is not None})
     for axes, label in zip(panels, labels, strict=True):
-        inside = [e for e in everything if label in e.vals]
-        found = known.get(label) or _guessed(label, [e.vals[label] for e in inside])
-        at = {e.tid: _position(e, i, label, found) for i, e in enumerate(inside)}
+        found = known.get(label) or _guessed(label, [e.vals[label] for e in everything if label in e.vals])
+        held = [(e, found.number(e.vals[label])) for e in everything if label in e.vals]
+        inside = [(e, value) for e, value in held if value is not None]
+        at = [(e, _position(value, i, found)) for i, (e, value) in enumerate(inside)]
         for i, (budget, color) in enumerate(shades.items() or [(None, DARK)]):
-            dots = [e for e in inside if e.loss is not None and e.budget == budget]
+            dots = [(e, x) for e, x in at if e.loss is not None and e.budget == budget]
             axes.scatter(
-                [at[e.tid] for e in dots],
-                _losses(dots),
+                [x for _, x in dots],
+                _losses(e for e, _ in dots),
                 s=12 + 40 * (i + 1) / (len(shades) or 1),
                 color=color,
                 edgecolor="white",
@@ -235,9 +243,9 @@ def hyperparameters(
                 zorder=2 + i / 100,
             )
         _mark_incumbent(axes, everything, at)
-        _mark_failures(axes, [at[e.tid] for e in inside if e.status == "failed"])
+        _mark_failures(axes, [x for e, x in at if e.status == "failed"])
         _scale_losses(axes, everything)
-        _name_axis(axes, label, found, whole=all(float(e.vals[label]).is_integer() for e in inside))
+        _name_axis(axes, label, found, whole=all(float(value).is_integer() for _, value in inside))
     for axes in panels:
         place = axes.get_subplotspec()
         if ax is not None or place is None or place.is_first_col():
@@ -273,9 +281,10 @@ def _panels(given: Axes | Sequence[Axes] | None, number: int) -> list[Axes]:
     return panels
 
 
-def _mark_incumbent(ax: Axes, everything: list[Evaluation], at: Mapping[Hashable, float]) -> None:
+def _mark_incumbent(ax: Axes, everything: list[Evaluation], at: Iterable[tuple[Evaluation, float]]) -> None:
     best = read.incumbent_of(everything)
-    if best is not None and best.tid in at:
+    x = next((x for e, x in at if e is best), None)
+    if best is not None and x is not None:
         style: dict[str, Any] = {
             "s": 190,
             "color": "#D55E00",
@@ -283,7 +292,7 @@ def _mark_incumbent(ax: Axes, everything: list[Evaluation], at: Mapping[Hashable
             "linewidth": 0.9,
             "zorder": 5,
         }
-        ax.scatter([at[best.tid]], _losses([best]), marker="*", label="incumbent", **style)
+        ax.scatter([x], _losses([best]), marker="*", label="incumbent", **style)
 
 
 def _mark_failures(ax: Axes, at: list[float]) -> None:
@@ -330,8 +339,10 @@ def _show(ax: Axes, low: float, high: float) -> None:
 def _finished(trials: Trials) -> list[Evaluation]:
     """Finished evaluations, in the order in which they ended where that is known."""
     finished = [e for e in read.evaluations(trials) if e.status in ("ok", "failed")]
-    ends = {e.tid: e.ended for e in finished if e.ended is not None}
-    return sorted(finished, key=lambda e: ends[e.tid]) if len(ends) == len(finished) else finished
+    ends = [e.ended for e in finished if e.ended is not None]
+    if len(ends) < len(finished):
+        return finished
+    return [finished[i] for i in sorted(range(len(ends)), key=ends.__getitem__)]
 
 
 def _progress(run: list[Evaluation], against: Against, full: Budget) -> list[float]:
@@ -355,14 +366,14 @@ def _shades(budgets: set[Budget]) -> dict[Budget, Any]:
     return dict(zip(ordered, colormaps["cividis_r"](np.linspace(0.1, 1, len(ordered))), strict=True))
 
 
-def _guessed(label: str, values: list[float]) -> spaces.Hyperparameter:
-    log = min(values) > 0 and max(values) > 10 * float(np.median(values))
+def _guessed(label: str, values: list[Any]) -> spaces.Hyperparameter:
+    numbers = [value for given in values if (value := number(given)) is not None]
+    log = bool(numbers) and min(numbers) > 0 and max(numbers) > 10 * float(np.median(numbers))
     return spaces.Hyperparameter(label, spaces.Distribution("", log), decides=False, options=None)
 
 
-def _position(e: Evaluation, i: int, label: str, found: spaces.Hyperparameter) -> float:
+def _position(value: float, i: int, found: spaces.Hyperparameter) -> float:
     """The value; an option's index with a little to the side, so that dots do not hide one another."""
-    value: float = e.vals[label]
     return value if found.options is None else value + 0.5 * (i * 0.618 % 1 - 0.5)
 
 

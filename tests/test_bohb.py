@@ -365,3 +365,30 @@ def test_parameters_that_are_expressions_are_refused():
     known = [evaluation(0, 9, 1.0, {"x": 0.5, "y": 1.0})]
     with pytest.raises(ValueError, match="'x' has parameters that are expressions"):
         draw(Request(Domain(len, space), known, None, 1, 9, seed=0))
+
+
+EXPRESSIONS = {
+    "a bound": hp.uniform("a", 0, hp.uniform("b", 1, 2)),
+    "a mean": hp.normal("a", hp.uniform("b", 1, 2), 1),
+    "a step": hp.quniform("a", 0, 10, hp.choice("b", [1, 2])),
+    "an upper bound of ints": hp.randint("a", 2, hp.choice("b", [4, 9])),
+    "in a branch": hp.choice("c", [0, {"a": hp.lognormal("a", 0, hp.uniform("b", 1, 2))}]),
+}
+
+
+@pytest.mark.parametrize("which", EXPRESSIONS)
+@pytest.mark.parametrize(
+    "algo", [bohb.suggest, partial(hyperband.suggest, sampler=bohb.gaussian_process, random_share=1)]
+)
+def test_it_refuses_expressions_before_anything_is_evaluated(which, algo):
+    space = {"it": EXPRESSIONS[which], "epochs": hyperband.budget("epochs", 1, 9)}
+    trials = Trials()
+    with pytest.raises(
+        ValueError, match=r"of 'a' has parameters that are expressions: .* hyperband\.suggest"
+    ):
+        run(lambda _: 0, space, 30, trials=trials, algo=algo)
+    assert len(trials) == 0
+    run(lambda _: 0, space, 5, trials=trials)
+    with pytest.raises(ValueError, match="of 'a' has parameters that are expressions"):
+        run(lambda _: 0, space, 30, trials=trials, algo=algo)
+    assert len(trials) == 5, "nor after a run without a model"

@@ -406,7 +406,9 @@ def test_attachments_come_back(executor, space):
 def test_an_evaluation_reads_its_own_attachments_and_those_of_the_rung_below(executor, space):
     def below(new_ids, domain, trials, seed):
         docs = rand.suggest(new_ids, domain, trials, seed)
-        docs[0]["misc"]["hyperband"] = {"below": 1} if docs[0]["tid"] == 2 else {}
+        if docs[0]["tid"] == 2:
+            stamp = {"iteration": 0, "bracket": 1, "rung": 1, "config": 1, "below": 1}
+            docs[0]["misc"]["hyperband"] = stamp | {"min_budget": 1, "max_budget": 3, "eta": 3}
         return docs
 
     def objective(expr, memo, ctrl):
@@ -732,6 +734,80 @@ def alive(pid):
     except ProcessLookupError:
         return False
     return True
+
+
+UNGUARDED = """
+import multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+from hyperopt import fmin, hp, rand
+from hyperopt_hyperband import ExecutorTrials
+
+def objective(x):
+    return x
+
+with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(sys.argv[1])) as executor:
+    trials = ExecutorTrials(executor)
+    fmin(objective, hp.uniform("x", 0, 1), rand.suggest, 5, trials=trials, verbose=False)
+print("done", len(trials))
+"""
+
+
+def ended(script, method, **options):
+    return subprocess.run(
+        [sys.executable, script, method], capture_output=True, text=True, timeout=120, check=False, **options
+    )
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_script_without_a_guard_is_told_to_have_one(tmp_path, method):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    told = ended(tmp_path / "script.py", method)
+    *_, last = told.stderr.splitlines()
+    assert told.returncode == 1
+    assert "BrokenExecutor" in last
+    assert 'has to stand under if __name__ == "__main__"' in last
+    assert "ValueError: a worker has called fmin: a spawned worker imports the script" in told.stderr
+    assert "freeze_support" not in told.stderr
+
+
+def test_so_is_a_script_that_is_no_file():
+    *_, last = ended("-", "spawn", input=UNGUARDED).stderr.splitlines()
+    assert "BrokenExecutor" in last
+    assert "imports the script, so that has to be a file" in last
+
+
+def test_where_processes_are_forked_it_needs_none(tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    assert ended(tmp_path / "script.py", "fork").stdout == "done 5\n"
+
+
+def dying(params):
+    os._exit(1)
+
+
+def test_a_worker_that_dies_in_its_first_evaluation_keeps_the_usual_advice(space):
+    with (
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor,
+        pytest.raises(BrokenExecutor, match=r"with trials .* under way\. No result is lost") as caught,
+    ):
+        run(dying, space, 5, ExecutorTrials(executor))
+    assert "No worker has finished anything" in str(caught.value)
+
+
+def after_one(params, folder):
+    if any(folder.iterdir()):
+        os._exit(1)
+    (folder / "one").touch()
+    return 0
+
+
+def test_a_worker_that_dies_later_is_not_told_of_guards(space, tmp_path):
+    with (
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor,
+        pytest.raises(BrokenExecutor, match="No result is lost") as caught,
+    ):
+        run(partial(after_one, folder=tmp_path), space, 5, ExecutorTrials(executor))
+    assert "__main__" not in str(caught.value)
 
 
 # The object.

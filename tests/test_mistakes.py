@@ -1,17 +1,23 @@
 """A user's mistakes: each gets an error that names option, value and remedy, and costs nothing."""
 
+import functools
 import math
 import pickle
+import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
+import hyperopt
 import numpy as np
 import pytest
 from conftest import places, run
-from hyperopt import Trials, hp, tpe
+from hyperopt import Trials, fmin_pass_expr_memo_ctrl, hp, pyll, tpe
+from hyperopt.base import Ctrl
 from hyperopt.exceptions import AllTrialsFailed, DuplicateLabel
+from hyperopt.fmin import generate_trials_to_calculate
 
-from hyperopt_hyperband import bohb, hyperband
+from hyperopt_hyperband import ExecutorTrials, bohb, hyperband, plots
 
 SPACE = {"x": hp.uniform("x", -5, 5), "kind": hp.choice("kind", ["a", "b"])}
 PLAN = hyperband.schedule(1, 9)
@@ -211,3 +217,197 @@ def test_an_objective_that_calls_its_result_new_has_failed():
     report = hyperband.report(trials)
     assert (report.failed, report.pending) == (18, 0)
     assert {(rung.bracket, rung.rung) for rung in report.rungs} == {(2, 0), (1, 0), (0, 0)}
+
+
+READERS = [
+    hyperband.report,
+    hyperband.records,
+    hyperband.incumbent,
+    hyperband.no_progress(),
+    plots.evaluations,
+    plots.incumbent,
+    plots.budgets,
+    plots.hyperparameters,
+]
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("wrong", [[{"tid": 0}], "trials.pkl", None, Trials, {"random": 3}, 3])
+def test_what_is_no_trials_is_told_and_how_to_get_some(reader, wrong):
+    shown = "3" if reader is plots.incumbent and isinstance(wrong, dict) else str(wrong)[:6]
+    message = (
+        f"trials='?{re.escape(shown)}.*: pass the Trials that fmin was given; .*trials_from_docs.*load_trials"
+    )
+    with pytest.raises(ValueError, match=message):
+        reader(wrong)
+
+
+def test_documents_are_no_trials_for_an_executor_either():
+    with pytest.raises(ValueError, match=r"trials=.*: pass the Trials that fmin was given"):
+        ExecutorTrials(trials=[{"tid": 0}])
+
+
+def test_without_a_success_there_is_no_incumbent_and_the_error_says_why():
+    with pytest.raises(
+        AllTrialsFailed, match=r"no trial has finished .* \(there are none\): call fmin with these"
+    ):
+        hyperband.incumbent(Trials())
+    trials = Trials()
+
+    @hyperband.with_budget
+    def failing(params, budget=9):
+        raise RuntimeError(params)
+
+    run(failing, SPACE, 3, trials=trials, algo=suggest, catch_eval_exceptions=True)
+    trials._dynamic_trials[0]["state"] = 0
+    with pytest.raises(AllTrialsFailed, match=r"\(1 pending, 2 failed\): .* misc\['error'\]"):
+        hyperband.incumbent(trials)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: hyperband.no_progress(3), r"call no_progress(*, iterations=1), iterations by name"),
+        (lambda: hyperband.no_progress(Trials()), r"call no_progress(*, iterations=1), iterations by name"),
+        (lambda: hyperband.schedule(), "missing a required argument: 'min_budget'; call schedule(min"),
+        (
+            lambda: hyperband.schedule(1, 9, maximum=3),
+            "schedule: got an unexpected keyword argument 'maximum'; ca",
+        ),
+        (
+            lambda: hyperband.budget("n", max_budget=9),
+            "'min_budget'; call budget(label, min_budget, max_budget)",
+        ),
+        (lambda: hyperband.report(Trials(), SPACE), "call report(trials, *, space=None), space by name"),
+        (lambda: hyperband.records(), "'trials'; call records(trials, *, space=None), space by name"),
+        (lambda: hyperband.incumbent(), "missing a required argument: 'trials'; call incumbent(trials)"),
+        (lambda: hyperband.save_trials(), "'path'; call save_trials(path, early_stop_fn=None)"),
+        (lambda: hyperband.load_trials(file="a"), "call load_trials(path)"),
+        (lambda: plots.evaluations(Trials(), None), "call evaluations(trials, *, ax=None), ax by name"),
+        (
+            lambda: plots.incumbent(),
+            "incumbent(trials, *, against='total_budget', ax=None), against and ax by name",
+        ),
+        (lambda: plots.budgets(Trials(), 3), "call budgets(trials, *, ax=None), ax by name"),
+        (
+            lambda: plots.hyperparameters(Trials(), SPACE),
+            "space=None, labels=None, ax=None), space and labels and",
+        ),
+    ],
+)
+def test_a_wrong_call_is_answered_with_the_right_one(call, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call()
+
+
+def test_a_type_error_from_within_stays_what_it_was():
+    with pytest.raises(TypeError, match="an int and no other"):
+        hyperband.schedule(Odd(), 9)
+
+
+class Odd(int):
+    def __int__(self):
+        raise TypeError("an int and no other")
+
+
+@pytest.mark.parametrize("function", [hyperband.save_trials, hyperband.load_trials])
+def test_a_path_is_the_path_of_a_file(function, tmp_path):
+    for wrong in (Trials(), None, 3, b"trials", (tmp_path / "trials").open("w")):
+        with pytest.raises(
+            ValueError, match=r"path=.*: pass the path of a file, a str or Path; early_stop_fn=save"
+        ):
+            function(wrong)
+    with pytest.raises(ValueError, match=r"path=.*: pass a file in a folder that exists"):
+        function(tmp_path)
+
+
+def test_what_stops_early_is_a_function(tmp_path):
+    with pytest.raises(ValueError, match=r"early_stop_fn=3: pass a function, such as no_progress\(\)"):
+        hyperband.save_trials(tmp_path / "trials", 3)
+
+
+# An objective that sees its budget is told nothing, however it gets the trial.
+
+
+def raw(expr, memo, ctrl, scale=1):
+    return scale * pyll.rec_eval(expr, memo=memo)["x"] ** 2 + 1 / ctrl.current_trial["misc"]["budget"]
+
+
+@fmin_pass_expr_memo_ctrl
+def marked(expr, memo, ctrl, scale=1):
+    return raw(expr, memo, ctrl, scale)
+
+
+class Marked:
+    @fmin_pass_expr_memo_ctrl
+    def method(self, expr, memo, ctrl):
+        return raw(expr, memo, ctrl)
+
+
+@hyperband.with_budget
+def with_scale(params, budget=9, scale=1):
+    return scale * params["x"] ** 2 + 1 / budget
+
+
+def through_the_space(params):
+    return params["x"] ** 2 + 1 / params["ctrl"].current_trial["misc"]["budget"]
+
+
+@pytest.fixture(params=["Trials", "ExecutorTrials"])
+def any_trials(request):
+    with ThreadPoolExecutor(1) as executor:
+        yield Trials() if request.param == "Trials" else ExecutorTrials(executor)
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (marked, {}),
+        (Marked().method, {}),
+        (raw, {"pass_expr_memo_ctrl": True}),
+        (marked, {"pass_expr_memo_ctrl": True}),
+        (hyperopt.partial(marked, scale=1), {}),
+        (functools.partial(marked, scale=1), {"pass_expr_memo_ctrl": True}),
+        (with_scale, {}),
+        (hyperopt.partial(with_scale, scale=1), {}),
+        (functools.partial(with_scale, scale=1), {"pass_expr_memo_ctrl": True}),
+        (hyperband.with_budget(functools.partial(with_scale, scale=1)), {}),
+        (through_the_space, {}),
+    ],
+)
+def test_an_objective_that_gets_the_trial_is_not_warned(function, options, any_trials):
+    space = {"x": SPACE["x"]}
+    if function is through_the_space:
+        space["ctrl"] = pyll.as_apply(Ctrl)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(function, space, PLAN.evaluations, trials=any_trials, algo=suggest, **options)
+    for doc in any_trials.trials:
+        expected = doc["misc"]["vals"]["x"][0] ** 2 + 1 / doc["misc"]["budget"]
+        assert doc["result"]["loss"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("function", [marked, with_scale])
+def test_a_partial_that_hides_what_the_objective_wants_is_refused(function, any_trials):
+    hidden = functools.partial(functools.partial(function, scale=2), scale=1)
+    message = (
+        f"fn is a functools.partial of {function.__name__}, which wants the trial .* use hyperopt.partial"
+    )
+    for space in (SPACE, {**SPACE, "n": hyperband.budget("n", 1, 9)}):
+        with pytest.raises(ValueError, match=message):
+            run(hidden, space, 3, trials=any_trials)
+    assert len(any_trials) == 0
+
+
+def test_a_partial_of_an_objective_that_can_t_see_its_budget_is_warned():
+    with pytest.warns(UserWarning, match="can't see its budget"):
+        run(functools.partial(lambda params, scale: scale, scale=1), SPACE, 3, algo=suggest)
+
+
+def test_a_point_without_the_budget_fails_in_hyperopt_as_budget_s_docstring_says():
+    space = {"x": SPACE["x"], "n": hyperband.budget("n", 1, 9)}
+    points = [{"x": 1.0}]
+    with pytest.raises(AssertionError, match=r"^$"):
+        run(lambda params: params["x"], space, 1, trials=generate_trials_to_calculate(points))
+    assert "AssertionError without text" in " ".join(hyperband.budget.__doc__.split())
+    run(lambda params: params["x"], space, 1, trials=generate_trials_to_calculate([{"x": 1.0, "n": 9}]))

@@ -551,5 +551,5 @@ def test_a_folder_that_is_not_to_be_written_to_is_told_before_the_run():
 
 
 def test_a_folder_holds_no_trials(tmp_path):
-    with pytest.raises(ValueError, match=r"path='.*': pass a file that can be read"):
+    with pytest.raises(ValueError, match=r"path='.*': pass a file in a folder that exists"):
         hyperband.load_trials(tmp_path)
