@@ -109,13 +109,13 @@ def suggest(
     )  # a tenth of a promotion, which needs none
     issued: list[Document] = []
 
-    def draws(start_budget: Budget) -> Iterator[Vals]:
+    def draws(start_budget: Budget) -> Iterator[tuple[Vals, bool]]:
         rng = generator()
         if model is not None and rng.random() >= random_share:
             known = _known(trials, issued, domain, plan, budgets.label)
             request = Request(domain, known, budgets.label, start_budget, plan.max_budget, seed)
-            yield from model_draws(model, request, rng)
-        yield from random_draws(domain, rng)
+            yield from ((drawn, True) for drawn in model_draws(model, request, rng))
+        yield from ((drawn, False) for drawn in random_draws(domain, rng))
 
     for new_id in unused(new_ids, trials):
         document = _next_document(new_id, domain, trials, budgets.label, history, draws)
@@ -129,21 +129,23 @@ def _next_document(
     trials: Trials,
     label: str | None,
     history: History,
-    draws: Callable[[Budget], Iterator[Vals]],
+    draws: Callable[[Budget], Iterator[tuple[Vals, bool]]],
 ) -> Document:
     while True:
         key, action = history.next_action()
         rungs = history.schedule.bracket(key[1]).rungs
+        by_model = False
         match action:
             case Sample():
                 taken = history.drawn(key)
-                found = (_at_budget(drawn, label, rungs[0].budget) for drawn in draws(rungs[0].budget))
-                new = next((vals for vals in found if vals not in taken), None)
+                foot = rungs[0].budget
+                found = ((_at_budget(drawn, label, foot), modelled) for drawn, modelled in draws(foot))
+                new = next((each for each in found if each[0] not in taken), None)
                 if new is None:
                     history.brackets[key].closed = True
                     logger.info("%s: no more than %d distinct configurations found", _where(key), len(taken))
                     continue
-                config, rung, vals = new_id, 0, new
+                config, rung, (vals, by_model) = new_id, 0, new
                 if not taken:
                     logger.info("%s opens: %s", _where(key), ", ".join(map(str, rungs)))
             case Retry(config):
@@ -153,7 +155,8 @@ def _next_document(
                 goes_up = "%s: configuration %s goes up to rung %d, budget %.4g"
                 logger.info(goes_up, _where(key), config, rung, rungs[rung].budget)
         document = new_document(new_id, vals, domain, trials)
-        return history.issue(document, key, rung, config, label if label and vals[label] else None)
+        holds = label if label and vals[label] else None
+        return history.issue(document, key, rung, config, holds, by_model=by_model)
 
 
 def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
