@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import operator
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from hyperopt.base import Trials
 
@@ -47,13 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "file that comes from a source you trust.",
     )
     saved.add_argument("file", metavar="FILE", help="a pickle from a source you trust")
+    saved.add_argument(
+        "--space",
+        metavar="MODULE:NAME",
+        help="the space of the run, so that choices have their options' names; the module, such as train for "
+        "train.py, is imported from the current folder, and what stands at its top level runs",
+    )
 
     options = parser.parse_args(arguments)
     try:
         if options.command == "plan":
             _print_plan(options)
         else:
-            print(report(_load(options.file)))
+            trials = _load(options.file)
+            print(report(trials, space=options.space and _space(options.space)))
     except ValueError as error:
         parser.error(str(error))
 
@@ -65,6 +77,21 @@ def _load(file: str) -> Trials:
         return load_trials(file)
     except (AttributeError, ImportError) as error:  # a class that is not here
         raise ValueError(f"{file} can't be read: {error}") from error
+
+
+def _space(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    if not (module and name):
+        raise ValueError(
+            f"--space {reference}: pass module:name, as in train:space for what train.py calls space"
+        )
+    sys.path.insert(0, os.getcwd())
+    try:
+        return operator.attrgetter(name)(importlib.import_module(module))
+    except Exception as error:  # whatever the module raises as it is imported
+        raise ValueError(
+            f"--space {reference} can't be imported from {os.getcwd()}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _print_plan(options: argparse.Namespace) -> None:

@@ -129,10 +129,13 @@ class History:
         rung: int,
         config: Hashable,
         label: str | None,
+        *,
+        by_model: bool = False,
     ) -> Document:
         """Write a document's budget and place in the schedule into it, and take it in.
 
         label : the hyperparameter that holds the budget; None where there is none in this configuration
+        by_model : the configuration is new, and no random draw
         """
         if key not in self.brackets:
             for older in self.brackets.values():
@@ -169,6 +172,8 @@ class History:
             stamp["before"] = before
         if label is not None:
             stamp["label"] = label
+        if by_model:
+            stamp["by_model"] = 1
         if rung > 0:
             stamp["below"] = state.rungs[rung - 1][config]["tid"]
         place(document, plan[rung].budget, stamp)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterator
@@ -12,19 +11,17 @@ from typing import Any
 from hyperopt import space_eval
 from hyperopt.base import Trials
 
+from hyperopt_hyperband import _tables
 from hyperopt_hyperband._call import shows_its_call
-from hyperopt_hyperband._correlation import neighbours, spearman
+from hyperopt_hyperband._correlation import over_all
+from hyperopt_hyperband._documents import documents, stamp_of
 from hyperopt_hyperband._evaluations import Evaluation, Place, evaluations, incumbent_of
 from hyperopt_hyperband._history import newest_schedule
-from hyperopt_hyperband._schedule import Budget, Schedule, multiples
-from hyperopt_hyperband._space import hyperparameters
+from hyperopt_hyperband._schedule import Budget, Schedule, multiples, shown
+from hyperopt_hyperband._space import Hyperparameter, hyperparameters
+from hyperopt_hyperband._tables import counted
+from hyperopt_hyperband._verdict import Correlation, advice
 
-MISLEADING, GOOD = 0.2, 0.5
-"""Rank correlations below and above which the verdict is clear."""
-ENOUGH = 8
-"""Configurations from which on there is a verdict; by chance alone, 8 of them correlate by 0.38."""
-
-HEADER = ["iteration", "bracket", "rung", "budget", "evaluations", "failed", "best", "median", "promoted"]
 Section = tuple[str, list[str], list[list[str]]]
 """A title, a header (empty: none) and rows."""
 
@@ -55,36 +52,7 @@ class RungReport:
     promoted: int
 
 
-@dataclass(frozen=True, slots=True)
-class Correlation:
-    """Whether a budget ranks configurations as the next one does.
-
-    Attributes
-    ----------
-    low, high : neighbouring budgets
-    configurations : those evaluated at both without failure. They are the survivors of the low budget, alike
-        in their losses there: over all configurations the correlation is higher as a rule
-    spearman : rank correlation of their losses, -1 to 1; None where the losses at one budget are all equal
-    """
-
-    low: Budget
-    high: Budget
-    configurations: int
-    spearman: float | None
-
-    @property
-    def verdict(self) -> str:
-        """The correlation in plain words."""
-        if self.configurations < ENOUGH:
-            return "too few to tell"
-        if self.spearman is None:
-            return "the losses are all equal"
-        if self.spearman < MISLEADING:
-            return "the low budget misleads: raise min_budget or lower eta"
-        return "the low budget is a good guide" if self.spearman >= GOOD else "the low budget is a weak guide"
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """A run so far; printed, and shown in a notebook, as tables.
 
@@ -105,6 +73,10 @@ class Report:
     incumbent : see `hyperband.incumbent`; None where no evaluation has succeeded
     parameters : the incumbent's: as the objective got them where the space is given; else, or where it is of
         another space, by label, a choice as its index
+    hyperparameters : the same by label, without the budget, a choice as its option's name where the space is
+        given: as in `hyperband.records` and plots
+    lowest : the evaluation of the lowest loss at any budget, ties to the incumbent; it is not the better one,
+        since losses at different budgets do not compare
     correlations : for neighbouring budgets, from the lowest
     """
 
@@ -124,51 +96,96 @@ class Report:
     evaluation_seconds: float
     incumbent: Evaluation | None
     parameters: Any
+    hyperparameters: dict[str, Any]
+    lowest: Evaluation | None
     correlations: tuple[Correlation, ...]
+
+    def __repr__(self) -> str:
+        return f"<Report: {self._found()}; {counted(self.evaluations, 'evaluation')}{self._counts()}>"
 
     def __str__(self) -> str:
         return "\n\n".join(
-            "\n".join([title, *_lines(header, rows)]) for title, header, rows in self._sections()
+            "\n".join([title, *_tables.text(header, rows)]) for title, header, rows in self._sections()
         )
 
     def _repr_html_(self) -> str:
-        return "".join(
-            f"<h4>{html.escape(title)}</h4><table>"
-            + "".join([_html_row("th", header) if header else "", *(_html_row("td", row) for row in rows)])
-            + "</table>"
-            for title, header, rows in self._sections()
-        )
+        return "".join(_tables.markup(*section) for section in self._sections())
+
+    def _found(self) -> str:
+        """What was found at which budget, in one line."""
+        best, plan = self.incumbent, self.schedule
+        if best is None:
+            return "incumbent: none, no evaluation has succeeded yet"
+        where = "iteration {}, bracket {}, rung {}".format(*best.place) if best.place else "a foreign trial"
+        full = plan.max_budget if plan else None
+        name = "max_budget" if best.budget == full else "budget"
+        at = "" if best.budget is None else f" at {name} {shown(best.budget)}"
+        found = f"incumbent: loss {_text(best.loss)}{at}, trial {best.tid} ({where})"
+        if full is None or self._at_full():
+            return found
+        failed = any(rung.budget == full and rung.failed for rung in self.rungs)
+        would = f" (max_evals={first[1]} would)" if (first := self._first_full()) else ""
+        reached = "succeeded at" if failed else "reached"
+        return f"nothing has {reached} max_budget {shown(full)} yet{would}; {found}"
+
+    def _at_full(self) -> bool:
+        """Whether the incumbent was evaluated at max_budget, or above that of the newest schedule."""
+        best, plan = self.incumbent, self.schedule
+        return best is not None and (plan is None or best.budget is None or best.budget >= plan.max_budget)
+
+    def _counts(self) -> str:
+        """What has become of the evaluations that gave no loss, if any."""
+        others = {"failed": self.failed, "pending": self.pending, "interrupted": self.interrupted}
+        return "".join(f", {number} {name}" for name, number in others.items() if number)
 
     def _sections(self) -> list[Section]:
-        plan, best = self.schedule, self.incumbent
-        sections: list[Section] = []
+        plan, found = self.schedule, self._found()
+        rows = [[label, _text(value)] for label, value in self.hyperparameters.items()]
+        sections: list[Section] = [(found[0].upper() + found[1:], [], rows)]
+        if not self._at_full() and (first := self._first_full()):
+            early = "Hyperopt's max_evals, timeout, loss_threshold and no_progress_loss can come before that"
+            rows = [
+                ["evaluations", first[0]],
+                ["to go on", f"fmin with these trials and max_evals={first[1]} or more"],
+                ["if fmin has ended", early],
+            ]
+            sections.append(("How far it is to max_budget", [], rows))
         if plan:
-            title = f"Hyperband, budgets {plan.min_budget:g} to {plan.max_budget:g}, eta {plan.eta:g}"
-            sections.append((title, HEADER, [_rung_row(rung) for rung in self.rungs]))
+            table = [_rung_row(rung) for rung in self.rungs]
+            header, rows = list(table[0]) if table else [], [list(row.values()) for row in table]
+            sections.append((f"Hyperband, {plan.options}", header, rows))
         sections.append(("Totals", [], self._totals()))
-        if best is None:
-            sections.append(("Incumbent: none, no evaluation has succeeded yet", [], []))
-        else:
-            at = "" if best.budget is None else f" at budget {best.budget:.6g}"
-            where = (
-                "iteration {}, bracket {}, rung {}".format(*best.place) if best.place else "a foreign trial"
-            )
-            title = f"Incumbent: loss {_text(best.loss)}{at}, trial {best.tid} ({where})"
-            sections.append((title, [], [[name, _text(v)] for name, v in _flat("", self.parameters)]))
         if self.correlations:
-            title = (
-                "Rank correlation between neighbouring budgets, over those evaluated at both (survivors only)"
-            )
-            rows = [[f"{c.low:.6g} and {c.high:.6g}", _correlation_text(c)] for c in self.correlations]
-            sections.append((title, [], rows))
+            title = "Rank correlation of neighbouring budgets over random configurations (90 % interval)"
+            rows = [[f"{shown(c.low)} and {shown(c.high)}", str(c)] for c in self.correlations]
+            to_do = advice(plan, self.correlations) if plan else None
+            sections.append((title, [], rows + ([["what to do", to_do]] if to_do else [])))
         return sections
 
+    def _first_full(self) -> tuple[str, int] | None:
+        """Which bracket gets to max_budget first and how far it is, and the max_evals that it needs."""
+        plan = self.schedule
+        if plan is None:
+            return None
+        finished: defaultdict[tuple[int, int], int] = defaultdict(int)
+        pending: defaultdict[tuple[int, int], int] = defaultdict(int)
+        for rung in self.rungs:
+            finished[rung.iteration, rung.bracket] += rung.evaluations
+            pending[rung.iteration, rung.bracket] += rung.pending
+        for key, number in finished.items():
+            planned = plan.bracket(key[1]).evaluations
+            if number < planned:
+                trials = self.evaluations + self.pending + self.interrupted + self.foreign
+                at_work = f" ({pending[key]} pending)" if pending[key] else ""
+                where = "iteration {}, bracket {}, which ends at max_budget".format(*key)
+                needed = trials + planned - number - pending[key]
+                return f"{number} of {planned}{at_work} in {where}", needed
+        return None
+
     def _totals(self) -> list[list[str]]:
-        others = {"failed": self.failed, "pending": self.pending, "interrupted": self.interrupted}
-        counts = [f"{number} {name}" for name, number in others.items() if number]
         distinct = f", {self.distinct} of them distinct" if self.distinct < self.configurations else ""
-        drawn = f"{self.evaluations} of {self.configurations} configurations{distinct}"
-        rows = [["evaluations", ", ".join([drawn, *counts])]]
+        drawn = f"{self.evaluations} of {counted(self.configurations, 'configuration')}{distinct}"
+        rows = [["evaluations", drawn + self._counts()]]
         if self.schedule:
             full = self.schedule.max_budget
             continued = multiples(self.total_budget_continued, full)
@@ -182,6 +199,12 @@ class Report:
             rows.append(["time of all evaluations", clock(self.evaluation_seconds)])
         if self.foreign:
             rows.append(["foreign trials", f"{self.foreign} not of this schedule, counted nowhere above"])
+        best, lowest = self.incumbent, self.lowest
+        if best and lowest and best.budget != lowest.budget:
+            at = f"{_text(lowest.loss)} at budget {shown(lowest.budget or 0)}, trial {lowest.tid}"
+            rows.append(
+                ["lowest loss at any budget", f"{at}: Hyperopt's best_trial and loss_threshold go by it"]
+            )
         return rows
 
 
@@ -194,7 +217,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
     trials : hyperopt.Trials
         Of any kind and in any state. Where they hold more than one schedule, the report is on the newest.
     space : optional
-        The space of the run, so that the incumbent's parameters read as the objective got them.
+        The space of the run, so that choices hold their options' names in place of indices.
     """
     plan = newest_schedule(trials)
     everything = evaluations(trials)
@@ -204,6 +227,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
     configurations = len({e.config for e in own})
     seconds = [(e.begun, e.ended) for e in finished if e.begun and e.ended]
     best = incumbent_of(everything)
+    known = {} if space is None else hyperparameters(space)
     return Report(
         schedule=plan,
         rungs=_rungs(plan, own) if plan else (),
@@ -225,7 +249,11 @@ def report(trials: Trials, *, space: Any = None) -> Report:
         evaluation_seconds=sum((end - begin).total_seconds() for begin, end in seconds),
         incumbent=best,
         parameters=best and _parameters(best, everything, space),
-        correlations=_correlations(finished),
+        hyperparameters=_named(best, _labels(everything), known) if best else {},
+        lowest=min(
+            (e for e in everything if e.loss is not None), key=lambda e: (e.loss, e is not best), default=None
+        ),
+        correlations=_correlations(trials, finished),
     )
 
 
@@ -234,8 +262,8 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     """One flat dict an evaluation, foreign and interrupted ones too: `pandas.DataFrame(records(trials))`.
 
     All dicts have the same keys: tid, config, iteration, bracket, rung (None for a foreign trial), budget,
-    status ("ok", "failed", "pending", "interrupted"), loss, seconds, and for each hyperparameter "param_" and
-    its label (None where it is inactive).
+    status ("ok", "failed", "pending", "interrupted"), loss, seconds, and for each hyperparameter, but that of
+    the budget, "param_" and its label (None where it is inactive).
 
     Parameters
     ----------
@@ -246,11 +274,11 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     """
     everything = evaluations(trials)
     known = {} if space is None else hyperparameters(space)
-    labels = dict.fromkeys(label for e in everything for label in e.vals)
+    labels = _labels(everything)
     flat = []
     for e in everything:
         iteration, bracket, rung = e.place or (None, None, None)
-        vals = {label: known[label].shown(v) if label in known else v for label, v in e.vals.items()}
+        named = _named(e, labels, known)
         flat.append(
             {
                 "tid": e.tid,
@@ -262,7 +290,7 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
                 "status": e.status,
                 "loss": e.loss,
                 "seconds": (e.ended - e.begun).total_seconds() if e.begun and e.ended else None,
-                **{f"param_{label}": vals.get(label) for label in labels},
+                **{f"param_{label}": named.get(label) for label in labels},
             }
         )
     return flat
@@ -292,6 +320,18 @@ def _parameters(best: Evaluation, everything: list[Evaluation], space: Any) -> A
         return space_eval(space, budget | vals)
     except Exception:  # whatever the space says of values that it does not have
         return best.vals
+
+
+def _labels(everything: list[Evaluation]) -> list[str]:
+    """The hyperparameters of a run, but for the budget."""
+    budget = {e.label for e in everything}
+    return [label for label in dict.fromkeys(x for e in everything for x in e.vals) if label not in budget]
+
+
+def _named(e: Evaluation, labels: list[str], known: dict[str, Hyperparameter]) -> dict[str, Any]:
+    """The active ones of these hyperparameters, choices by their options' names where these are known."""
+    active = {label: e.vals[label] for label in labels if label in e.vals}
+    return {label: known[label].shown(v) if label in known else v for label, v in active.items()}
 
 
 def _distinct(own: list[Evaluation]) -> int:
@@ -335,56 +375,33 @@ def _continued_budgets(finished: list[Evaluation]) -> Iterator[Budget]:
         reached[e.config] = e.spent
 
 
-def _correlations(finished: list[Evaluation]) -> tuple[Correlation, ...]:
-    losses = [(e.config, e.spent, e.loss) for e in finished if e.loss is not None]
-    return tuple(
-        Correlation(*budgets, len(pairs), spearman(pairs)) for budgets, pairs in neighbours(losses).items()
-    )
-
-
-def _rung_row(rung: RungReport) -> list[str]:
-    full = rung.evaluations == rung.planned
-    return [
-        str(rung.iteration),
-        str(rung.bracket),
-        str(rung.rung),
-        f"{rung.budget:.6g}",
-        str(rung.planned) if full else f"{rung.evaluations} of {rung.planned}",
-        str(rung.failed),
-        _text(rung.best),
-        _text(rung.median),
-        str(rung.promoted),
+def _correlations(trials: Trials, finished: list[Evaluation]) -> tuple[Correlation, ...]:
+    """Those among random draws: what a model draws later is better at any budget."""
+    stamps = [its for document in documents(trials) if (its := stamp_of(document))]
+    by_model = {its["config"] for its in stamps if "by_model" in its}
+    losses = [
+        (e.config, e.spent, e.loss) for e in finished if e.loss is not None and e.config not in by_model
     ]
+    return tuple(Correlation(*budgets, *found) for budgets, found in over_all(losses).items())
 
 
-def _correlation_text(correlation: Correlation) -> str:
-    value = "" if correlation.spearman is None else f"{correlation.spearman:.2f} over "
-    plural = "" if correlation.configurations == 1 else "s"
-    return f"{value}{correlation.configurations} configuration{plural}: {correlation.verdict}"
-
-
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested parameters, each with its path."""
-    if not isinstance(value, dict):
-        yield name, value
-        return
-    for key, inner in value.items():
-        yield from _flat(f"{name}.{key}" if name else str(key), inner)
+def _rung_row(rung: RungReport) -> dict[str, str]:
+    full = rung.evaluations == rung.planned
+    return {
+        "iteration": str(rung.iteration),
+        "bracket": str(rung.bracket),
+        "rung": str(rung.rung),
+        "budget": shown(rung.budget),
+        "evaluations": str(rung.planned) if full else f"{rung.evaluations} of {rung.planned}",
+        "pending": str(rung.pending),
+        "failed": str(rung.failed),
+        "best": _text(rung.best),
+        "median": _text(rung.median),
+        "promoted": str(rung.promoted),
+    }
 
 
 def _text(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _lines(header: list[str], rows: list[list[str]]) -> list[str]:
-    """A table's lines: figures flush right under a header, names and texts flush left without."""
-    cells = [header, *rows] if header else rows
-    justify = str.rjust if header else str.ljust
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(justify, row, widths)).rstrip() for row in cells]
-
-
-def _html_row(tag: str, cells: list[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"

@@ -22,6 +22,8 @@ from hyperopt_hyperband._space import configurations
 Suggest = Callable[..., Sequence[Document]]
 """An algorithm of Hyperopt: (new_ids, domain, trials, seed) -> new documents."""
 
+Drawn = tuple[Vals, bool]
+"""A configuration, and whether a model has drawn it."""
 Told = frozenset[tuple[str, Any]]
 """What tells a configuration from others."""
 
@@ -77,7 +79,7 @@ def model_of(sampler: Suggest | Model) -> Model:
     return Model(functools.partial(_ask, sampler))
 
 
-def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Iterator[Vals]:
+def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Iterator[Drawn]:
     """A model's draws that are not pending, until it has no more or has been asked TRIES times."""
     pending = {_told_apart(e.vals, request.label) for e in request.evaluations if e.status == "pending"}
     for _ in range(TRIES):
@@ -85,7 +87,7 @@ def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Ite
         if drawn is None:
             return
         if _told_apart(_active(drawn), request.label) not in pending:
-            yield drawn
+            yield drawn, True
 
 
 def generator(seed: int, new_id: Hashable) -> np.random.Generator:
@@ -97,16 +99,16 @@ def generator(seed: int, new_id: Hashable) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(text,)))
 
 
-def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Vals]:
+def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Drawn]:
     """Random configurations, the first as rand.suggest draws it with the same generator."""
     # In little more than half of rand's time: the idxs follow from the vals, which are drawn first, and
     # memo_gc would drop what lives for a moment only.
     _, vals = domain.s_idxs_vals.pos_args
-    yield pyll.rec_eval(vals, memo={domain.s_new_ids: [0], domain.s_rng: rng}, memo_gc=False)
+    yield pyll.rec_eval(vals, memo={domain.s_new_ids: [0], domain.s_rng: rng}, memo_gc=False), False
     for size in REDRAWS:
         miscs: list[dict[str, Any]] = [{"tid": i} for i in range(size)]
         miscs_update_idxs_vals(miscs, *rand.suggest_batch(range(size), domain, None, rng))
-        yield from (vals_of({"misc": misc}) for misc in miscs)
+        yield from ((vals_of({"misc": misc}), False) for misc in miscs)
 
 
 @functools.lru_cache(maxsize=8)
@@ -119,21 +121,21 @@ def few_configurations(space: Apply, label: str | None) -> dict[Told, Vals] | No
 
 def untried(
     few: Mapping[Told, Vals],
-    draws: Iterable[Vals],
+    draws: Iterable[Drawn],
     known: Iterable[Evaluation],
     label: str | None,
     max_budget: Budget,
-) -> Iterator[Vals]:
+) -> Iterator[Drawn]:
     """The draws that no known evaluation has at max_budget, each once; all draws where nothing else is left.
 
     What is too rare to be drawn comes last.
     """
     full = {_told_apart(e.vals, label) for e in known if e.budget is not None and e.budget >= max_budget}
     left = few.keys() - full or set(few)
-    for vals in itertools.chain(draws, few.values()):
-        if (told := _told_apart(_active(vals), label)) in left:
+    for drawn in itertools.chain(draws, ((vals, False) for vals in few.values())):
+        if (told := _told_apart(_active(drawn[0]), label)) in left:
             left.remove(told)
-            yield vals
+            yield drawn
         if not left:
             return
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from hyperopt_hyperband import _tables
 from hyperopt_hyperband._call import shows_its_call
 
 Budget = int | float
@@ -26,7 +27,7 @@ class Rung:
     budget: Budget
 
     def __str__(self) -> str:
-        return f"{self.configurations} x {self.budget:.4g}"
+        return f"{self.configurations} x {shown(self.budget)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,9 @@ class Bracket:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Schedule:
-    """One Hyperband iteration; printed, a table with the brackets across and the rungs down.
+    """One Hyperband iteration; printed, and shown in a notebook, a table: brackets across, rungs down.
 
     `brackets` stand in the order in which they run, s counting down to 0.
     """
@@ -71,6 +72,11 @@ class Schedule:
     def bracket(self, s: int) -> Bracket:
         """The bracket of the paper's s."""
         return self.brackets[-1 - s]
+
+    @property
+    def options(self) -> str:
+        """What it was planned with, in words."""
+        return f"budgets {shown(self.min_budget)} to {shown(self.max_budget)}, eta {self.eta:g}"
 
     @property
     def configurations(self) -> int:
@@ -119,26 +125,33 @@ class Schedule:
         workers = whole("workers", workers)
         return timedelta(seconds=seconds / self.max_budget * _makespan(self.brackets, workers, continued))
 
+    def __repr__(self) -> str:
+        parts = {"bracket": len(self.brackets), "evaluation": self.evaluations}
+        counts = ", ".join(_tables.counted(number, noun) for noun, number in parts.items())
+        return f"<Schedule: {self.options}, {counts}>"
+
     def __str__(self) -> str:
-        cells = [["rung", *(f"s = {bracket.s}" for bracket in self.brackets)]]
+        return "\n".join([self._title(), *_tables.text(*self._table()), *self._totals()])
+
+    def _repr_html_(self) -> str:
+        return _tables.markup(self._title(), *self._table()) + f"<p>{' '.join(self._totals())}</p>"
+
+    def _title(self) -> str:
+        return f"Hyperband, {self.options}: configurations x budget"
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
+        rows = []
         for index in range(len(self.brackets)):
             row = [bracket.rungs[index : index + 1] for bracket in self.brackets]
-            cells.append([str(index), *("".join(map(str, rungs)) for rungs in row)])
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in cells
+            rows.append([str(index), *("".join(map(str, rungs)) for rungs in row)])
+        return ["rung", *(f"s = {bracket.s}" for bracket in self.brackets)], rows
+
+    def _totals(self) -> list[str]:
+        return [
+            f"one iteration: {self.evaluations} evaluations of {self.configurations} configurations,",
+            f"total budget {multiples(self.total_budget, self.max_budget)}; "
+            f"with continued training {multiples(self.total_budget_continued, self.max_budget)}",
         ]
-        return "\n".join(
-            [
-                f"Hyperband, budgets {self.min_budget:g} to {self.max_budget:g}, eta {self.eta:g}: "
-                "configurations x budget",
-                *lines,
-                f"one iteration: {self.evaluations} evaluations of {self.configurations} configurations,",
-                f"total budget {multiples(self.total_budget, self.max_budget)}; "
-                f"with continued training {multiples(self.total_budget_continued, self.max_budget)}",
-            ]
-        )
 
 
 @shows_its_call
@@ -289,3 +302,9 @@ def whole(name: str, value: object) -> int:
 def multiples(total: Budget, max_budget: Budget) -> str:
     """A total budget as text, also in multiples of max_budget."""
     return f"{total:.10g} ({total / max_budget:.3g} x max_budget)"
+
+
+def shown(budget: Budget) -> str:
+    """A budget as text, the same wherever it is read: a whole number in full, any other in four digits."""
+    whole = budget == round(budget) and budget < LARGEST
+    return str(round(budget)) if whole else f"{budget:.4g}"

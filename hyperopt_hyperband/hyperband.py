@@ -31,6 +31,7 @@ from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
 from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
 from hyperopt_hyperband._samplers import (
+    Drawn,
     Model,
     Request,
     Suggest,
@@ -140,7 +141,7 @@ def suggest(
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
     issued: list[Document] = []
 
-    def draws(new_id: Hashable, start_budget: Budget) -> Iterator[Vals]:
+    def draws(new_id: Hashable, start_budget: Budget) -> Iterator[Drawn]:
         rng, label = generator(seed, new_id), budgets.label
         asked = model if model is not None and rng.random() >= random_share else None
         few = few_configurations(domain.expr, label)
@@ -163,22 +164,24 @@ def _next_document(
     trials: Trials,
     label: str | None,
     history: History,
-    draws: Callable[[Hashable, Budget], Iterator[Vals]],
+    draws: Callable[[Hashable, Budget], Iterator[Drawn]],
 ) -> Document:
     while True:
         key, action = history.next_action()
         rungs = history.schedule.bracket(key[1]).rungs
+        by_model = False
         match action:
             case Sample():
                 taken = history.drawn(key)
                 start_budget = rungs[0].budget
-                found = (_at_budget(drawn, label, start_budget) for drawn in draws(new_id, start_budget))
-                new = next((vals for vals in found if vals not in taken), None)
+                drawn = draws(new_id, start_budget)
+                found = ((_at_budget(vals, label, start_budget), by_model) for vals, by_model in drawn)
+                new = next((each for each in found if each[0] not in taken), None)
                 if new is None:
                     history.brackets[key].closed = True
                     logger.info("%s: no more than %d distinct configurations found", _where(key), len(taken))
                     continue
-                config, rung, vals = new_id, 0, new
+                config, rung, (vals, by_model) = new_id, 0, new
                 if not taken:
                     logger.info("%s opens: %s", _where(key), ", ".join(map(str, rungs)))
             case Retry(config):
@@ -189,7 +192,7 @@ def _next_document(
                 logger.info(goes_up, _where(key), config, rung, rungs[rung].budget)
         document = new_document(new_id, vals, domain, trials)
         held = label if label and vals[label] else None
-        return history.issue(document, key, rung, config, held)
+        return history.issue(document, key, rung, config, held, by_model=by_model)
 
 
 def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:

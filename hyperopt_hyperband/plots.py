@@ -19,7 +19,7 @@ from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import number
 from hyperopt_hyperband._evaluations import Evaluation
 from hyperopt_hyperband._history import newest_schedule
-from hyperopt_hyperband._schedule import Budget
+from hyperopt_hyperband._schedule import Budget, shown
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -83,7 +83,7 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     _scale_losses(ax, everything)
     if ticks := sorted({e.budget for e in everything if e.budget is not None}):
         ax.set_xscale("log")
-        ax.set_xticks(ticks, [f"{tick:.4g}" for tick in ticks])
+        ax.set_xticks(ticks, [shown(tick) for tick in ticks])
         ax.minorticks_off()
     _legend([ax])
     ax.set(xlabel="budget", ylabel="loss")
@@ -147,7 +147,7 @@ def incumbent(
     if in_view:
         _show(ax, min(in_view), max(in_view))
         ax.set_xlim(left=0)
-    _legend([ax], title=f"dashed: below budget {full:.4g}" if dashed else None)
+    _legend([ax], title=f"dashed: below budget {shown(full)}" if dashed else None)
     ax.set(xlabel=AXIS[against], ylabel="incumbent's loss")
     return ax
 
@@ -162,7 +162,7 @@ def budgets(trials: Trials, *, ax: Axes | None = None) -> Axes:
     numbers: defaultdict[str, defaultdict[Budget, int]] = defaultdict(lambda: defaultdict(int))
     for e in sorted(read.evaluations(trials), key=lambda e: -e.place[1] if e.place else 1):
         if e.spent:
-            numbers[f"s = {e.place[1]}" if e.place else "foreign"][e.spent] += 1
+            numbers[str(e.place[1]) if e.place else "foreign"][e.spent] += 1
     [ax] = _panels(ax, 1)
     shades = _shades({budget for bar in numbers.values() for budget in bar})
     tallest = max((sum(n * budget for budget, n in bar.items()) for bar in numbers.values()), default=1)
@@ -171,10 +171,10 @@ def budgets(trials: Trials, *, ax: Axes | None = None) -> Axes:
         rows = [bar for bar in numbers.values() if budget in bar]
         heights = [budget * bar[budget] for bar in rows]
         feet = [sum(b * n for b, n in bar.items() if b < budget) for bar in rows]
-        ax.bar(at, heights, 0.75, feet, color=color, edgecolor="white", label=f"{budget:.4g}")
+        ax.bar(at, heights, 0.75, feet, color=color, edgecolor="white", label=shown(budget))
         for x, height, foot, bar in zip(at, heights, feet, rows, strict=True):
             if height > 0.05 * tallest:
-                text = f"{bar[budget]} x {budget:.4g}"
+                text = f"{bar[budget]} x {shown(budget)}"
                 ink = "white" if sum(color[:3]) < 1.4 else "black"
                 ax.text(x, foot + height / 2, text, color=ink, ha="center", va="center", size="small")
     ax.set_xticks(range(len(numbers)), list(numbers))
@@ -239,7 +239,7 @@ def hyperparameters(
                 color=color,
                 edgecolor="white",
                 linewidth=0.4,
-                label="evaluated" if budget is None else f"{budget:.4g}",
+                label="evaluated" if budget is None else shown(budget),
                 zorder=2 + i / 100,
             )
         _mark_incumbent(axes, everything, at)

@@ -99,6 +99,49 @@ def test_report_reads_a_file_in_a_process_of_its_own(space, tmp_path, saved_by):
     assert shown.stdout == f"{hyperband.report(trials)}\n"
 
 
+def test_report_names_options_by_the_space_in_the_current_folder(space, tmp_path, monkeypatch, capsys):
+    trials = run(loss, space, 30, trials_save_file=str(tmp_path / "trials"))
+    (tmp_path / "training.py").write_text(
+        "from hyperopt import hp\n"
+        "from hyperopt_hyperband import hyperband\n"
+        "class Settings:\n"
+        "    space = {\n"
+        "        'x': hp.uniform('x', -5, 5),\n"
+        "        'branch': hp.choice('branch', [{'kind': 'a', 'y': hp.normal('y', 0, 1)}, {'kind': 'b'}]),\n"
+        "        'epochs': hyperband.budget('epochs', 1, 9),\n"
+        "    }\n"
+        "space = Settings.space\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("space", "Settings.space"):
+        main(["report", "trials", "--space", f"training:{name}"])
+        shown = capsys.readouterr().out
+        assert shown == f"{hyperband.report(trials, space=space)}\n"
+        assert re.search("^branch  [ab]$", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("training", "--space training: pass module:name, as in train:space"),
+        (":space", "--space :space: pass module:name"),
+        ("missing_module:space", "No module named 'missing_module'"),
+        ("broken:space", "ZeroDivisionError: division by zero"),
+        ("empty:space", "module 'empty' has no attribute 'space'"),
+    ],
+)
+def test_a_space_that_cant_be_imported_is_told(reference, message, space, tmp_path, monkeypatch, capsys):
+    run(loss, space, 3, trials_save_file=str(tmp_path / "trials"))
+    (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "empty.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", "trials", "--space", reference])
+    assert message in capsys.readouterr().err
+
+
 def test_the_help_warns_of_pickles(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["report", "--help"])

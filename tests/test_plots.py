@@ -172,7 +172,7 @@ def test_budgets_adds_up_to_the_schedule(space):
         "3": [(0, 18, 18), (1, 0, 30)],
         "9": [(0, 36, 18), (1, 30, 18), (2, 0, 54)],
     }
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["s = 2", "s = 1", "s = 0"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["2", "1", "0"]
     assert {text.get_text() for text in ax.texts} == {"18 x 1", "6 x 3", "2 x 9", "10 x 3", "6 x 9"}
     shades = [sum(bar.patches[0].get_facecolor()[:3]) for bar in labelled(ax).values()]
     assert shades == sorted(shades, reverse=True)
@@ -182,7 +182,7 @@ def test_budgets_has_a_bar_for_foreign_trials(space):
     trials = run(loss, space, 4, algo=tpe.suggest)
     run(loss, space, 4 + ITERATION, trials=trials)
     ax = plots.budgets(trials)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["s = 2", "s = 1", "s = 0", "foreign"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["2", "1", "0", "foreign"]
     assert labelled(ax)["9"].patches[-1].get_height() == 4 * 9
 
 

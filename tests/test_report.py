@@ -1,22 +1,23 @@
 import csv
 import io
 import math
+import re
 import statistics
+import time
 from functools import partial
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from conftest import loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand, space_eval, tpe
 from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_RUNNING, Domain
+from hyperopt.early_stop import no_progress_loss
 from hyperopt.exceptions import AllTrialsFailed
 from hyperopt.fmin import generate_trials_to_calculate
-from scipy.stats import spearmanr
 from simulator import Simulation
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband._report import ENOUGH, Correlation, clock
+from hyperopt_hyperband._report import clock
 
 PLAN = hyperband.schedule(1, 9)
 ITERATION = PLAN.evaluations
@@ -34,6 +35,10 @@ def planned(plan, iterations):
         for bracket in plan.brackets
         for i, rung in enumerate(bracket.rungs)
     ]
+
+
+def first_line(report):
+    return str(report).splitlines()[0]
 
 
 def test_a_whole_run_is_reported_as_planned(space):
@@ -71,16 +76,18 @@ def test_it_reports_at_every_moment_of_a_run(space):
     trials = Trials()
     run(objective, space, ITERATION, trials=trials)
     assert [entry[:3] for entry in seen] == [(k, 1, 1) for k in range(ITERATION)]
-    assert "0 of 1 configurations, 1 pending" in seen[0][3]
+    assert "0 of 1 configuration, 1 pending" in seen[0][3]
     assert "Incumbent: none, no evaluation has succeeded yet" in seen[0][3]
-    assert "4 of 9" in seen[4][3]
+    assert "4 of 9        1" in seen[4][3]
+    assert "4 of 13 (1 pending) in iteration 0, bracket 2, which ends at max_budget" in seen[4][3]
+    assert "max_evals=13 or more" in seen[4][3]
 
 
 def test_no_trials_make_an_empty_report():
     report = hyperband.report(Trials())
     assert (report.schedule, report.rungs, report.incumbent, report.wall_seconds) == (None, (), None, None)
     assert str(report) == (
-        "Totals\nevaluations  0 of 0 configurations\n\nIncumbent: none, no evaluation has succeeded yet"
+        "Incumbent: none, no evaluation has succeeded yet\n\nTotals\nevaluations  0 of 0 configurations"
     )
     assert hyperband.records(Trials()) == []
 
@@ -118,7 +125,7 @@ def test_a_run_in_which_everything_fails_has_no_incumbent(space):
     assert (report.failed, report.incumbent, report.parameters) == (9, None, None)
     assert (report.rungs[0].best, report.rungs[0].median) == (None, None)
     assert report.correlations == ()
-    assert "9       9     -       -         0" in str(report)
+    assert "9        0       9     -       -         0" in str(report)
 
 
 def test_an_interrupted_evaluation_counts_once_it_is_repeated(space):
@@ -150,7 +157,7 @@ def test_foreign_trials_are_told_apart_and_may_be_the_incumbent(space):
     assert done(report) == planned(PLAN, 1)
     assert report.incumbent.tid == 0
     assert report.parameters["epochs"] == 9
-    assert "Incumbent: loss -1 at budget 9, trial 0 (a foreign trial)" in str(report)
+    assert first_line(report) == "Incumbent: loss -1 at max_budget 9, trial 0 (a foreign trial)"
     assert "7 not of this schedule" in str(report)
     foreign = hyperband.records(trials)[:7]
     assert {(r["iteration"], r["bracket"], r["rung"], r["budget"]) for r in foreign} == {
@@ -172,7 +179,8 @@ def test_a_run_of_another_algorithm_has_totals_and_an_incumbent(space):
     report = hyperband.report(trials)
     assert (report.schedule, report.foreign, report.evaluations) == (None, 7, 0)
     assert report.incumbent.tid == trials.best_trial["tid"]
-    assert f"loss {trials.best_trial['result']['loss']:.6g}, trial" in str(report)
+    loss_, tid = trials.best_trial["result"]["loss"], trials.best_trial["tid"]
+    assert first_line(report) == f"Incumbent: loss {loss_:.6g}, trial {tid} (a foreign trial)"
 
 
 @pytest.mark.filterwarnings("ignore:.*trials come from a Hyperband run with other")
@@ -228,9 +236,98 @@ def test_the_parameters_are_the_objective_s_where_the_space_is_given(space):
     best = hyperband.incumbent(trials)
     vals = {label: value[0] for label, value in best["misc"]["vals"].items() if value}
     assert hyperband.report(trials).parameters == vals
-    report = hyperband.report(trials, space=space)
-    assert report.parameters == space_eval(space, vals)
-    assert f"branch.kind  {report.parameters['branch']['kind']}" in str(report)
+    assert hyperband.report(trials, space=space).parameters == space_eval(space, vals)
+
+
+def test_hyperparameters_read_the_same_in_reports_and_records(space):
+    trials = run(loss, space, ITERATION)
+    for named, options in ((space, ["a", "b"]), (None, [0, 1])):
+        report = hyperband.report(trials, space=named)
+        record = next(r for r in hyperband.records(trials, space=named) if r["tid"] == report.incumbent.tid)
+        shown = {f"param_{label}": value for label, value in report.hyperparameters.items()}
+        assert shown == {k: v for k, v in record.items() if k.startswith("param_") and v is not None}
+        assert report.hyperparameters["branch"] in options
+        assert "epochs" not in report.hyperparameters, "that is the budget"
+        assert f"branch  {report.hyperparameters['branch']}" in str(report)
+
+
+def test_the_first_line_tells_that_nothing_has_reached_max_budget(space):
+    trials = run(loss, space, 10)
+    report = hyperband.report(trials)
+    best = min(trials.trials, key=lambda doc: (-doc["misc"]["budget"], doc["result"]["loss"]))
+    assert first_line(report) == (
+        "Nothing has reached max_budget 9 yet (max_evals=13 would); "
+        f"incumbent: loss {best['result']['loss']:.6g} at budget 3, trial {best['tid']} "
+        "(iteration 0, bracket 2, rung 1)"
+    )
+    assert "10 of 13 in iteration 0, bracket 2, which ends at max_budget" in str(report)
+    assert "fmin with these trials and max_evals=13 or more" in str(report)
+    run(loss, space, 13, trials=trials)
+    report = hyperband.report(trials)
+    assert first_line(report).startswith("Incumbent: loss ")
+    assert " at max_budget 9, trial 12 (iteration 0, bracket 2, rung 2)" in first_line(report)
+    assert "How far it is" not in str(report)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [{"loss_threshold": 40.0}, {"timeout": 0.2}, {"early_stop_fn": no_progress_loss(2)}],
+    ids=lambda ending: next(iter(ending)),
+)
+def test_a_run_that_ended_early_is_told_what_its_next_one_needs(space, ending):
+    foreign = 3
+    trials = run(loss, space, foreign, algo=tpe.suggest)
+    trials._dynamic_trials[0]["result"]["loss"] = math.nan  # what has failed is no incumbent
+    for doc in trials.trials:
+        doc["result"]["status"] = STATUS_FAIL
+
+    def objective(params):
+        time.sleep(0.01 if "timeout" not in ending else 0.05)
+        return loss(params)
+
+    run(objective, space, 100, trials=trials, **ending)
+    report = hyperband.report(trials)
+    assert report.evaluations < 13
+    assert "timeout, loss_threshold and no_progress_loss can come before that" in str(report)
+    [needed] = re.findall("max_evals=([0-9]+) or more", str(report))
+    run(loss, space, int(needed), trials=trials, seed=1)
+    assert " at max_budget 9, " in first_line(hyperband.report(trials))
+    assert hyperband.report(trials).evaluations == 13
+
+
+def test_what_failed_at_max_budget_has_not_succeeded(space):
+    trials = run(lambda p: math.nan if p["epochs"] == 9 else loss(p), space, ITERATION)
+    report = hyperband.report(trials)
+    assert first_line(report).startswith("Nothing has succeeded at max_budget 9 yet; incumbent: loss ")
+    assert "How far it is" not in str(report), "no evaluation of the schedule is left"
+
+
+def test_a_lower_loss_at_a_lower_budget_is_named(space):
+    trials = run(lambda p: loss(p) - 100 * (p["epochs"] == 3), space, ITERATION)
+    report = hyperband.report(trials)
+    low = trials.best_trial
+    assert (low["misc"]["budget"], report.incumbent.budget) == (3, 9)
+    assert report.lowest.tid == low["tid"]
+    expected = (
+        f"lowest loss at any budget             {low['result']['loss']:.6g} at budget 3, trial {low['tid']}: "
+    )
+    assert expected in str(report)
+    assert "lowest loss" not in str(hyperband.report(run(lambda p: 1 / p["epochs"], space, ITERATION)))
+
+
+def test_its_repr_is_one_line(space):
+    trials = Trials()
+    assert repr(hyperband.report(trials)) == (
+        "<Report: incumbent: none, no evaluation has succeeded yet; 0 evaluations>"
+    )
+    run(lambda p: 2.5 if p["x"] > 0 else math.nan, space, ITERATION, trials=trials)
+    report = hyperband.report(trials)
+    tid = report.incumbent.tid
+    place = "iteration {}, bracket {}, rung {}".format(*report.incumbent.place)
+    assert repr(report) == (
+        f"<Report: incumbent: loss 2.5 at max_budget 9, trial {tid} ({place}); "
+        f"22 evaluations, {report.failed} failed>"
+    )
 
 
 def test_the_whole_text():
@@ -246,11 +343,14 @@ def test_the_whole_text():
         doc["book_time"] = doc["refresh_time"].replace(2024, 1, 1, 0, doc["tid"], 0, 0)
         doc["refresh_time"] = doc["book_time"].replace(second=30)
     assert str(hyperband.report(trials)) == (
+        "Incumbent: loss 17 at max_budget 3, trial 3 (iteration 0, bracket 1, rung 1)\n"
+        "x  20\n"
+        "\n"
         "Hyperband, budgets 1 to 3, eta 3\n"
-        "iteration  bracket  rung  budget  evaluations  failed  best  median  promoted\n"
-        "        0        1     0       1            3       0    19      29         1\n"
-        "        0        1     1       3            1       0    17      17         0\n"
-        "        0        0     0       3       1 of 2       0   497     497         0\n"
+        "iteration  bracket  rung  budget  evaluations  pending  failed  best  median  promoted\n"
+        "        0        1     0       1            3        0       0    19      29         1\n"
+        "        0        1     1       3            1        0       0    17      17         0\n"
+        "        0        0     0       3       1 of 2        0       0   497     497         0\n"
         "\n"
         "Totals\n"
         "evaluations                           5 of 4 configurations\n"
@@ -260,10 +360,7 @@ def test_the_whole_text():
         "wall time                             4 min 30 s\n"
         "time of all evaluations               2 min 30 s\n"
         "\n"
-        "Incumbent: loss 17 at budget 3, trial 3 (iteration 0, bracket 1, rung 1)\n"
-        "x  20\n"
-        "\n"
-        "Rank correlation between neighbouring budgets, over those evaluated at both (survivors only)\n"
+        "Rank correlation of neighbouring budgets over random configurations (90 % interval)\n"
         "1 and 3  1 configuration: too few to tell"
     )
 
@@ -278,62 +375,7 @@ def test_the_html_shows_the_same_and_escapes_everything():
     assert "<b>" not in shown
     assert "<script>" not in shown
     assert "&lt;b&gt;" in shown
-    assert shown.count("<tr>") == shown.count("</tr>") == 1 + len(report.rungs) + 6 + 2 + 2
-
-
-def noisy(correlation, seed=0):
-    """An objective whose losses at neighbouring budgets correlate as told, or not at all."""
-    rng = np.random.default_rng(seed)
-
-    def objective(params):
-        sign = -1 if correlation < 0 and params["epochs"] > 1 else 1
-        return sign * params["x"] + (rng.normal(0, 100) if correlation == 0 else 0)
-
-    return objective
-
-
-def test_the_rank_correlation_is_spearman_s_ties_averaged(space):
-    trials = run(
-        lambda p: round(p["x"]) + round(math.sin(9 * p["x"])) * p["epochs"] / 3, space, 6 * ITERATION
-    )
-    report = hyperband.report(trials)
-    assert [(c.low, c.high, c.configurations) for c in report.correlations] == [(1, 3, 18), (3, 9, 12)]
-    by_config = {}
-    for doc in trials.trials:
-        by_config.setdefault(doc["misc"]["hyperband"]["config"], {})[doc["misc"]["budget"]] = doc["result"][
-            "loss"
-        ]
-    for c in report.correlations:
-        both = [
-            (losses[c.low], losses[c.high])
-            for losses in by_config.values()
-            if {c.low, c.high} <= losses.keys()
-        ]
-        assert len({low for low, _ in both}) < len(both), "there are ties"
-        assert c.spearman == pytest.approx(spearmanr(both).statistic)
-
-
-@pytest.mark.parametrize(
-    ("correlation", "verdict"),
-    [
-        (1, "the low budget is a good guide"),
-        (0, "the low budget misleads: raise min_budget or lower eta"),
-        (-1, "the low budget misleads: raise min_budget or lower eta"),
-    ],
-)
-def test_the_verdict_on_a_run(space, correlation, verdict):
-    report = hyperband.report(run(noisy(correlation), space, 20 * ITERATION))
-    assert report.correlations[0].verdict == verdict
-    assert f"60 configurations: {verdict}" in str(report)
-
-
-def test_the_verdict_needs_configurations_and_differences(space):
-    assert Correlation(1, 3, ENOUGH - 1, 0.9).verdict == "too few to tell"
-    assert Correlation(1, 3, ENOUGH, 0.9).verdict == "the low budget is a good guide"
-    assert Correlation(1, 3, ENOUGH, 0.3).verdict == "the low budget is a weak guide"
-    assert Correlation(1, 3, ENOUGH, 0.19).verdict.startswith("the low budget misleads")
-    report = hyperband.report(run(lambda _: 5, space, 4 * ITERATION))
-    assert [c.verdict for c in report.correlations] == 2 * ["the losses are all equal"]
+    assert shown.count("<tr>") == shown.count("</tr>") == 1 + 1 + len(report.rungs) + 7 + 2
 
 
 def test_records_are_flat_and_alike(space):
@@ -344,8 +386,9 @@ def test_records_are_flat_and_alike(space):
         assert (record["tid"], record["loss"]) == (doc["tid"], doc["result"]["loss"])
         assert record["config"] == doc["misc"]["hyperband"]["config"]
         assert record["seconds"] >= 0
-        for label, value in doc["misc"]["vals"].items():
-            assert record[f"param_{label}"] == (value[0] if value else None)
+        vals = {f"param_{label}": value for label, value in doc["misc"]["vals"].items() if label != "epochs"}
+        assert {key for key in record if key.startswith("param_")} == vals.keys(), "all but the budget"
+        assert all(record[key] == (value[0] if value else None) for key, value in vals.items())
         assert {type(value) for value in record.values()} <= {int, float, str, type(None)}
     table = io.StringIO()
     writer = csv.DictWriter(table, records[0])

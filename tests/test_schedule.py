@@ -1,4 +1,5 @@
 import math
+import re
 from datetime import timedelta
 
 import numpy as np
@@ -185,3 +186,24 @@ def test_workers_are_whole_and_positive(wrong):
 def test_the_seconds_of_a_duration_are_positive():
     with pytest.raises(ValueError, match="seconds_at_full_budget=0: pass a positive, finite number"):
         schedule(1, 9).duration(0)
+
+
+def test_its_repr_is_one_line():
+    assert repr(schedule(1, 81)) == "<Schedule: budgets 1 to 81, eta 3, 5 brackets, 206 evaluations>"
+    assert repr(schedule(0.5, 1, 4)) == "<Schedule: budgets 0.5 to 1, eta 4, 1 bracket, 1 evaluation>"
+
+
+def test_a_notebook_shows_the_same_as_print():
+    plan = schedule(1, 9)
+    shown = plan._repr_html_()
+    cells = re.findall("<t[hd]>(.*?)</t[hd]>", shown)
+    title, _, *rows, first, second = str(plan).splitlines()
+    assert f"<h4>{title}</h4>" in shown
+    assert cells[:4] == ["rung", "s = 2", "s = 1", "s = 0"]
+    assert [cell for cell in cells[4:] if cell] == re.findall(r"\d+ x \d+|\d+", "\n".join(rows))
+    assert shown.endswith(f"<p>{first} {second}</p>")
+
+
+def test_budgets_are_written_in_full_where_they_are_whole():
+    assert str(schedule(1, 59049).brackets[-1].rungs[0]) == "11 x 59049"
+    assert str(schedule(0.1, 1).brackets[0].rungs[0]) == "9 x 0.1111"
