@@ -15,6 +15,7 @@ from hyperopt_hyperband._documents import (
     Document,
     budget_of,
     documents,
+    hyperparameters_of,
     is_new,
     is_running,
     outcome,
@@ -160,11 +161,32 @@ def incumbent(trials: Trials) -> Document:
     hyperopt.exceptions.AllTrialsFailed
         No trial has finished with a finite loss.
     """
+    return _incumbent(trials)[0]
+
+
+def argmin(trials: Trials) -> dict[str, Any]:
+    """The hyperparameters of the incumbent, in the form of Hyperopt's argmin: choices as indices.
+
+    `hyperopt.space_eval(space, hyperband.argmin(trials))` is what the objective got. Where the incumbent is
+    a trial from before the space had a budget, the budget at which it counts is filled in.
+
+    Raises
+    ------
+    hyperopt.exceptions.AllTrialsFailed
+        No trial has finished with a finite loss.
+    """
+    document, best, everything = _incumbent(trials)
+    label = next((e.label for e in reversed(everything) if e.place and e.label is not None), None)
+    held = {str(name): value for name, value in hyperparameters_of(document).items()}
+    return held if label is None or label in vals_of(document) else {**held, label: best.budget}
+
+
+def _incumbent(trials: Trials) -> tuple[Document, Evaluation, list[Evaluation]]:
     everything = evaluations(trials)
     best = incumbent_of(everything)
     if best is None:
         raise AllTrialsFailed
-    return documents(trials)[next(i for i, e in enumerate(everything) if e is best)]
+    return documents(trials)[next(i for i, e in enumerate(everything) if e is best)], best, everything
 
 
 def _status(document: Document) -> Status:

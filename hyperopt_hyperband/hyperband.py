@@ -12,7 +12,7 @@ from hyperopt.base import Domain, Trials
 
 from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node
 from hyperopt_hyperband._documents import Document, Vals, new_document, plain, unused
-from hyperopt_hyperband._evaluations import Evaluation, evaluations, incumbent
+from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
 from hyperopt_hyperband._history import BracketKey, History, read
 from hyperopt_hyperband._objective import NO_TRIAL, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
@@ -25,6 +25,7 @@ from hyperopt_hyperband._stopping import no_progress
 from hyperopt_hyperband._warn import warn
 
 __all__ = [
+    "argmin",
     "budget",
     "incumbent",
     "load_trials",
