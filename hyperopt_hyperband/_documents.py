@@ -206,6 +206,11 @@ def is_done(document: Document) -> bool:
     return document["state"] == JOB_STATE_DONE  # type: ignore[no-any-return]
 
 
+def is_cancelled(document: Document) -> bool:
+    """Whether the evaluation was cut short, or given up by whoever ran it."""
+    return document["state"] == JOB_STATE_CANCEL  # type: ignore[no-any-return]
+
+
 def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
     """The ids, or later ones where documents may have them already.
 

@@ -18,6 +18,7 @@ from hyperopt_hyperband._documents import (
     active_of,
     budget_of,
     documents,
+    hyperparameters_of,
     is_new,
     left_behind,
     number,
@@ -25,6 +26,7 @@ from hyperopt_hyperband._documents import (
     stamp_of,
     tid_of,
     times_of,
+    vals_of,
 )
 from hyperopt_hyperband._history import fitting, issued_again, newest_schedule
 from hyperopt_hyperband._promotion import FAILED
@@ -165,6 +167,27 @@ def incumbent(trials: Trials) -> Document:
     hyperopt.exceptions.AllTrialsFailed
         No trial has finished with a finite loss.
     """
+    return _incumbent(trials)[0]
+
+
+def argmin(trials: Trials) -> dict[str, Any]:
+    """The hyperparameters of the incumbent, in the form of Hyperopt's argmin: choices as indices.
+
+    `hyperopt.space_eval(space, hyperband.argmin(trials))` is what the objective got. Where the incumbent is
+    a trial from before the space had a budget, the budget at which it counts is filled in.
+
+    Raises
+    ------
+    hyperopt.exceptions.AllTrialsFailed
+        No trial has finished with a finite loss.
+    """
+    document, best, everything = _incumbent(trials)
+    label = next((e.label for e in reversed(everything) if e.place and e.label is not None), None)
+    held = {str(name): value for name, value in hyperparameters_of(document).items()}
+    return held if label is None or label in vals_of(document) else {**held, label: best.budget}
+
+
+def _incumbent(trials: Trials) -> tuple[Document, Evaluation, list[Evaluation]]:
     everything = evaluations(trials)
     best = incumbent_of(everything)
     if best is None:
@@ -174,7 +197,7 @@ def incumbent(trials: Trials) -> Document:
             f"no trial has finished with a finite loss ({told}): call fmin with these trials; where "
             "all have failed, their documents say why, in result and misc['error']"
         )
-    return documents(trials)[next(i for i, e in enumerate(everything) if e is best)]
+    return documents(trials)[next(i for i, e in enumerate(everything) if e is best)], best, everything
 
 
 def _status(document: Document) -> Status:

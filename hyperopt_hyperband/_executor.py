@@ -9,7 +9,7 @@ import multiprocessing
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -23,14 +23,13 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
-from hyperopt import progress, space_eval, tpe
-from hyperopt.base import Domain, Trials
+from hyperopt import base, progress, space_eval
+from hyperopt.base import Domain
 
 from hyperopt_hyperband._documents import (
     Document,
     attachments,
     begin,
-    copy_of,
     cut_short,
     fail,
     finish,
@@ -43,20 +42,20 @@ from hyperopt_hyperband._documents import (
     unfinished,
 )
 from hyperopt_hyperband._history import issued_again
-from hyperopt_hyperband._saving import EarlyStop, save_trials
+from hyperopt_hyperband._saving import save_trials
+from hyperopt_hyperband._trials import Algorithm, EarlyStop, Trials
 from hyperopt_hyperband._worker import Answer, LoadError, Payload, PayloadRef, evaluate
 
 logger = logging.getLogger("hyperopt_hyperband")
 
-Algorithm = Callable[..., list[Document]]
 NO_GUARD = (
     "a spawned worker imports the script, so that has to be a file, and what makes the pool and calls fmin "
     'has to stand under if __name__ == "__main__"'
 )
 
 
-class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
-    """Trials whose evaluations run on an executor, many at a time; pass them to fmin as `trials`.
+class ExecutorTrials(Trials):
+    """Our Trials whose evaluations run on an executor, many at a time; pass them to fmin as `trials`.
 
         with ProcessPoolExecutor(8) as executor:
             fmin(objective, space, algo=..., max_evals=..., trials=ExecutorTrials(executor))
@@ -65,6 +64,10 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
     worker is free, so that each draw knows those before it. The objective travels by cloudpickle where the
     executor pickles. There, `ctrl.trials` holds the evaluation's own document, with the attachments
     of this trial and of the configuration's evaluation at the rung below.
+
+    max_queue_len - 1 evaluations wait in the executor until a worker is free. early_stop_fn is called after
+    every evaluation, with trials that hold the finished ones in the order in which they finished.
+    trials_save_file is written as by `hyperband.save_trials`.
 
     No evaluation is lost. Those under way when fmin ends (timeout, loss_threshold, early_stop_fn, Ctrl-C, an
     exception) are cancelled, and come first when fmin is called again with these trials. A worker can't
@@ -79,8 +82,9 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
     parallelism : int, at least 1, optional
         How many evaluations run at a time. Default: one for each worker, where the executor tells.
     trials : hyperopt.Trials, optional
-        Trials to go on with, such as those of `hyperband.load_trials` or, for points given beforehand, of
-        `hyperopt.fmin.generate_trials_to_calculate`.
+        Trials of any kind to go on with, such as those of `hyperband.load_trials`.
+    points_to_evaluate : list, optional
+        As in Trials.
 
     Raises
     ------
@@ -103,42 +107,34 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
         executor: Executor | None = None,
         *,
         parallelism: int | None = None,
-        trials: Trials | None = None,
+        trials: base.Trials | None = None,
+        points_to_evaluate: Sequence[Any] | None = None,
     ) -> None:
-        super().__init__(refresh=False)
+        super().__init__(trials=trials, points_to_evaluate=points_to_evaluate)
         self.executor = executor
         self.parallelism = parallelism
-        if trials is not None:
-            copy_of(trials, into=self)
-        self.refresh()
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "executor"}
 
-    def fmin(
+    def _minimize(
         self,
         fn: Callable[..., Any],
         space: Any,
-        algo: Algorithm | None = None,
-        max_evals: int | None = None,
-        timeout: float | None = None,
-        loss_threshold: float | None = None,
+        *,
+        algo: Algorithm,
+        max_evals: int | None,
+        timeout: float | None,
+        verbose: bool,
+        show_progressbar: bool | Callable[..., Any],
+        early_stop_fn: EarlyStop | None,
         max_queue_len: int = 1,
         rstate: np.random.Generator | None = None,
-        verbose: bool = False,
         pass_expr_memo_ctrl: bool | None = None,
         catch_eval_exceptions: bool = False,
         return_argmin: bool = True,
-        show_progressbar: bool | Callable[..., Any] = True,
-        early_stop_fn: EarlyStop | None = None,
         trials_save_file: str = "",
     ) -> Any:
-        """Minimize fn over space. `hyperopt.fmin` calls it; the options are documented there.
-
-        max_queue_len - 1 evaluations wait in the executor until a worker is free. early_stop_fn is called
-        after every evaluation, with trials that hold the finished ones in the order in which they finished.
-        trials_save_file is written as by `hyperband.save_trials`.
-        """
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise ValueError(f"a worker has called fmin: {NO_GUARD}")
         if not isinstance(self.executor, Executor):
@@ -147,7 +143,6 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
                 "ProcessPoolExecutor(4); a Dask client gives one by client.get_executor()"
             )
         room = _workers(self.executor, self.parallelism) + max(max_queue_len, 1) - 1
-        algo = tpe.suggest if algo is None else algo
         max_evals = sys.maxsize if max_evals is None else max_evals
         rstate = np.random.default_rng() if rstate is None else rstate
         deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -165,9 +160,10 @@ class ExecutorTrials(Trials):  # type: ignore[misc]  # Hyperopt has no types
         started = 0
         stop = False
         stop_args: Any = []
-        with _progress(verbose, show_progressbar)(initial=len(finished), total=max_evals) as bar:
+        show = show_progressbar if verbose and callable(show_progressbar) else progress.no_progress_callback
+        with show(initial=len(finished), total=max_evals) as bar:
             try:
-                while not stop and (loss_threshold is None or best >= loss_threshold):
+                while not stop:
                     while len(running) < (1 if suspects > 0 else room) and time.monotonic() < deadline:
                         if not waiting and unasked > 0:
                             waiting.extend(self._suggest(algo, domain, rstate))
@@ -346,9 +342,3 @@ def _workers(executor: Executor, parallelism: int | None) -> int:
             f"parallelism={parallelism!r}: pass how many evaluations may run at a time, 1 or more"
         )
     return parallelism
-
-
-def _progress(verbose: bool, show: bool | Callable[..., Any]) -> Callable[..., Any]:
-    if not verbose or not show:
-        return progress.no_progress_callback  # type: ignore[no-any-return]
-    return progress.default_callback if show is True else show

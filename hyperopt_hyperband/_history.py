@@ -17,7 +17,7 @@ below), with the same hyperparameters, inside the space. What is not is a misfit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -37,7 +37,7 @@ from hyperopt_hyperband._documents import (
     vals_of,
 )
 from hyperopt_hyperband._promotion import BracketState, Done, Promote, Retry, Sample, Wait, decide
-from hyperopt_hyperband._schedule import Schedule, schedule
+from hyperopt_hyperband._schedule import Bracket, Budget, Schedule, schedule
 
 BracketKey = tuple[int, int]
 """Hyperband iteration and bracket s."""
@@ -101,6 +101,40 @@ class History:
             if isinstance(action, Done) and key != newest:
                 del self.brackets[key], self.ends[key]
         return ((iteration, s - 1) if s > 0 else (iteration + 1, s_max)), Sample()
+
+    def until_full(self) -> int:
+        """How many evaluations lead to the next one at max_budget, itself among them."""
+        so_far = 0
+        for count, budget in (*self._rest(), *_sizes(self.schedule.brackets)):
+            if count > 0 and budget == self.schedule.max_budget:
+                break
+            so_far += count
+        return so_far + 1
+
+    def ahead(self, evaluations: int) -> Budget:
+        """The total budget of so many evaluations to come."""
+        rest = self._rest()
+        beyond = max(0, evaluations - sum(count for count, _ in rest))
+        iterations, last = divmod(beyond, self.schedule.evaluations)
+        return (
+            _total(rest, evaluations)
+            + iterations * self.schedule.total_budget
+            + _total(_sizes(self.schedule.brackets), last)
+        )
+
+    def _rest(self) -> list[tuple[int, Budget]]:
+        """How many evaluations, at which budget, the open brackets and the newest iteration still have.
+
+        In the schedule's order, as if none failed and the space never ran out of configurations.
+        """
+        found: list[tuple[int, Budget]] = []
+        for (_, s), state in self.brackets.items():
+            # Below the lowest rung that holds anything, all have been evaluated, and count no more.
+            lowest = next((i for i, rung in enumerate(state.rungs) if rung), 0)
+            for planned, rung in list(zip(self.schedule.bracket(s).rungs, state.rungs, strict=True))[lowest:]:
+                found.append((planned.configurations - len(rung), planned.budget))
+        newest = next(reversed(self.brackets), (0, 0))[1]
+        return found + _sizes(bracket for bracket in self.schedule.brackets if bracket.s < newest)
 
     def labels(self) -> set[str] | None:
         """The hyperparameters of the run; None where it has not begun."""
@@ -396,6 +430,20 @@ def _alike(one: Document, other: Document) -> bool:
     label = other["misc"]["hyperband"].get("label")
     ours, theirs = vals_of(one), vals_of(other)
     return ours.keys() == theirs.keys() and all(ours[name] == theirs[name] for name in ours if name != label)
+
+
+def _sizes(brackets: Iterable[Bracket]) -> list[tuple[int, Budget]]:
+    return [(rung.configurations, rung.budget) for bracket in brackets for rung in bracket.rungs]
+
+
+def _total(sizes: list[tuple[int, Budget]], evaluations: int) -> Budget:
+    """The total budget of the first so many evaluations."""
+    total: Budget = 0
+    for count, budget in sizes:
+        taken = min(count, evaluations)
+        total += taken * budget
+        evaluations -= taken
+    return total
 
 
 def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:

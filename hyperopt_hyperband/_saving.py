@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import pickle
 import reprlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hyperopt.base import Trials
+from hyperopt import base
 from hyperopt.fmin import pickler
 
 from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import begin_again, copy_of
 from hyperopt_hyperband._history import issued_again
+from hyperopt_hyperband._trials import EarlyStop, Trials
 from hyperopt_hyperband._writer import Writer
-
-EarlyStop = Callable[..., tuple[bool, Any]]
 
 
 @shows_its_call
@@ -57,7 +55,7 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
         raise ValueError(f"path={str(path)!r}: pass a file in a folder that exists")
     writer = Writer(target)
 
-    def save(trials: Trials, *args: Any) -> tuple[bool, Any]:
+    def save(trials: base.Trials, *args: Any) -> tuple[bool, Any]:
         writer.write(lambda file: pickler.dump(copy_of(trials), file))
         return early_stop_fn(trials, *args) if early_stop_fn else (False, args)
 
@@ -87,13 +85,13 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
         trials = pickler.loads(pickled)
     except (EOFError, pickle.UnpicklingError):
         trials = None
-    if not isinstance(trials, Trials):
+    if not isinstance(trials, base.Trials):
         raise ValueError(
             f"path={str(path)!r} holds no trials, or not all of them: remove it to start anew, and save with "
             "save_trials, which leaves no such file"
         )
     begin_again(trials, but=issued_again(trials))
-    return trials
+    return trials if isinstance(trials, Trials) else Trials(trials=trials)
 
 
 def _file(path: str | os.PathLike[str]) -> Path:

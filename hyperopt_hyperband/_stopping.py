@@ -14,8 +14,8 @@ from hyperopt_hyperband._documents import budget_of, documents, is_new, outcome,
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
 from hyperopt_hyperband._history import completed_iterations, newest_schedule, read
 from hyperopt_hyperband._promotion import FAILED, Promote
-from hyperopt_hyperband._saving import EarlyStop
 from hyperopt_hyperband._schedule import Budget, positive, whole
+from hyperopt_hyperband._trials import EarlyStop
 
 
 @shows_its_call

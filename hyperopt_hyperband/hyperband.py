@@ -24,7 +24,7 @@ from hyperopt_hyperband._documents import (
     tid_of,
     unused,
 )
-from hyperopt_hyperband._evaluations import Evaluation, evaluations, incumbent
+from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
 from hyperopt_hyperband._history import BracketKey, History, Space, read
 from hyperopt_hyperband._objective import NO_TRIAL, check_objective, sees_trial, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
@@ -49,6 +49,7 @@ from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._warn import warn
 
 __all__ = [
+    "argmin",
     "ask",
     "budget",
     "incumbent",

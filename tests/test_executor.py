@@ -30,7 +30,10 @@ from hyperopt.fmin import generate_trials_to_calculate
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:max_evals=.* is too few:UserWarning"),  # runs are cut short on purpose
+]
 
 PLAN = hyperband.schedule(1, 9)
 ALGORITHMS = {
@@ -406,9 +409,12 @@ def test_attachments_come_back(executor, space):
 def test_an_evaluation_reads_its_own_attachments_and_those_of_the_rung_below(executor, space):
     def below(new_ids, domain, trials, seed):
         docs = rand.suggest(new_ids, domain, trials, seed)
-        if docs[0]["tid"] == 2:
-            stamp = {"iteration": 0, "bracket": 1, "rung": 1, "config": 1, "below": 1}
-            docs[0]["misc"]["hyperband"] = stamp | {"min_budget": 1, "max_budget": 3, "eta": 3}
+        tid = docs[0]["tid"]
+        place = {"iteration": 0, "bracket": 2, "rung": 1, "config": 1, "below": 1} if tid == 2 else {}
+        first = {"iteration": 0, "bracket": 2, "rung": 0, "config": tid}
+        docs[0]["misc"]["budget"] = 3 if place else 1
+        docs[0]["misc"]["hyperband"] = {"min_budget": 1, "max_budget": 9, "eta": 3, **(place or first)}
+        docs[0]["misc"]["hyperband"] |= {"run": 0, "space": 0, "position": tid, "since": tid, "open": []}
         return docs
 
     def objective(expr, memo, ctrl):

@@ -35,7 +35,7 @@ def test_it_points_at_the_call_of_fmin(algo, threads):
         warnings.simplefilter("always")
         trials = ExecutorTrials(executor) if threads else Trials()
         expected = line() + 1
-        fmin(objective, SPACE, algo=algo, max_evals=3, trials=trials, verbose=False)
+        fmin(objective, SPACE, algo=algo, max_evals=121, trials=trials, verbose=False)
     assert here(caught) == expected
 
 

@@ -1,0 +1,251 @@
+"""Hyperopt's Trials, whose answers, bar and threshold know of budgets."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import hyperopt
+from hyperopt import base, tpe
+from hyperopt.base import Domain, validate_loss_threshold
+
+from hyperopt_hyperband._documents import (
+    Document,
+    Vals,
+    budget_of,
+    copy_of,
+    documents,
+    is_cancelled,
+    is_running,
+    new_document,
+    outcome,
+    stamp_of,
+    unused,
+    vals_of,
+)
+from hyperopt_hyperband._evaluations import argmin, evaluations, incumbent
+from hyperopt_hyperband._history import newest_schedule, read
+from hyperopt_hyperband._progress import Bar
+from hyperopt_hyperband._schedule import Schedule, schedule
+from hyperopt_hyperband._space import BudgetLabel, vals_of_point
+from hyperopt_hyperband._warn import warn
+
+Algorithm = Callable[..., Sequence[Document]]
+EarlyStop = Callable[..., tuple[bool, Any]]
+
+
+class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
+    """Hyperopt's Trials, in which the best is the incumbent; pass them to fmin as `trials`.
+
+    Losses at different budgets do not compare, and Hyperopt's own Trials compares them. Here `best_trial`
+    and `argmin`, and so what fmin returns, are those of `hyperband.incumbent`; `loss_threshold` is met by an
+    evaluation at max_budget alone; the progress bar counts budget; and a run whose max_evals is too small for
+    a result at max_budget says so before it starts. While no trial is Hyperband's, all is as in
+    Hyperopt.
+
+    Parameters
+    ----------
+    exp_key, refresh : optional
+        Hyperopt's own.
+    trials : hyperopt.Trials, optional
+        Trials of any kind to go on with, their points_to_evaluate among them.
+    points_to_evaluate : list, optional
+        Points that are evaluated first, each once, also where fmin is called again. A point is nested as the
+        space is written, or flat (a dict by label), or partly so. The budget may be left out, and is
+        max_budget then. An option of a choice is given as itself, where only one is like it (of a dict, the
+        keys that tell: {"kind": "svm", "C": 1.0}); or by the name that `hyperband.report` shows; or by its
+        index. A number that is both an option and an index is the option, with a warning. Points take no
+        place in the schedule, but count towards max_evals.
+
+    Raises
+    ------
+    ValueError
+        points_to_evaluate is no list; in fmin, before anything is evaluated: a point does not fit the space.
+    """
+
+    points_to_evaluate: Sequence[Any] = ()
+
+    def __init__(
+        self,
+        exp_key: Any = None,
+        refresh: bool = True,
+        *,
+        trials: base.Trials | None = None,
+        points_to_evaluate: Sequence[Any] | None = None,
+    ) -> None:
+        super().__init__(exp_key=exp_key, refresh=False)
+        if trials is not None:
+            copy_of(trials, into=self)
+            self.points_to_evaluate = getattr(trials, "points_to_evaluate", ())
+        if points_to_evaluate is not None:
+            if not isinstance(points_to_evaluate, list | tuple):
+                raise ValueError(f"points_to_evaluate={points_to_evaluate!r}: pass a list of points")
+            self.points_to_evaluate = list(points_to_evaluate)
+        if refresh:
+            self.refresh()
+
+    @property
+    def best_trial(self) -> Document:
+        """The incumbent's document. Raises AllTrialsFailed where no trial has succeeded."""
+        return super().best_trial if newest_schedule(self) is None else incumbent(self)
+
+    @property
+    def argmin(self) -> dict[str, Any]:
+        """The incumbent's hyperparameters, as `hyperband.argmin` gives them."""
+        return super().argmin if newest_schedule(self) is None else argmin(self)
+
+    def fmin(
+        self,
+        fn: Callable[..., Any],
+        space: Any,
+        algo: Algorithm | None = None,
+        max_evals: int | None = None,
+        timeout: float | None = None,
+        loss_threshold: float | None = None,
+        *,
+        verbose: bool = False,
+        show_progressbar: bool | Callable[..., Any] = True,
+        early_stop_fn: EarlyStop | None = None,
+        **options: Any,
+    ) -> Any:
+        """Minimize fn over space. `hyperopt.fmin` calls it; the options are documented there."""
+        validate_loss_threshold(loss_threshold)
+        run = _Run(self, tpe.suggest if algo is None else algo, max_evals)
+        return self._minimize(
+            fn,
+            space,
+            algo=run.suggest,
+            max_evals=max_evals,
+            timeout=timeout,
+            verbose=verbose,
+            show_progressbar=run.progress if show_progressbar is True else show_progressbar,
+            early_stop_fn=early_stop_fn if loss_threshold is None else _stop(loss_threshold, early_stop_fn),
+            **options,
+        )
+
+    def _minimize(self, *args: Any, **options: Any) -> Any:
+        return hyperopt.fmin(*args, trials=self, allow_trials_fmin=False, **options)
+
+
+def _stop(loss_threshold: float, early_stop_fn: EarlyStop | None) -> EarlyStop:
+    """An early_stop_fn that stops at the threshold too."""
+
+    def stop(trials: base.Trials, *args: Any) -> tuple[bool, Any]:
+        stopped, kept = early_stop_fn(trials, *args) if early_stop_fn else (False, args)
+        return stopped or _reached(trials, loss_threshold), kept
+
+    return stop
+
+
+def _reached(trials: base.Trials, loss_threshold: float) -> bool:
+    """Whether an evaluation at max_budget is below the threshold; without Hyperband, whether any is."""
+    plan = newest_schedule(trials)
+    if plan is None:
+        return any(loss is not None and loss < loss_threshold for loss in trials.losses())
+    full = plan.max_budget
+    if not any(
+        (loss := outcome(document)) is not None and loss < loss_threshold
+        for document in documents(trials)
+        if (budget_of(document) or full) >= full
+    ):
+        return False  # as a rule, and without reading all evaluations
+    return any(
+        e.loss is not None and e.loss < loss_threshold and e.budget is not None and e.budget >= full
+        for e in evaluations(trials)
+    )
+
+
+@dataclass
+class _Run:
+    """One call of fmin: its algorithm, the points to evaluate first, its progress bar.
+
+    Attributes
+    ----------
+    points : those that are still to be suggested; None before the first suggestion
+    """
+
+    trials: Trials
+    algo: Algorithm
+    max_evals: int | None
+    points: deque[Vals] | None = None
+    bar: Bar | None = None
+
+    def suggest(
+        self, new_ids: Sequence[Hashable], domain: Domain, trials: base.Trials, seed: int
+    ) -> Sequence[Document]:
+        """The points, then what the algorithm suggests.
+
+        It is asked before the points too, its answer dropped: what is wrong shows before the run starts.
+        """
+        suggested = () if self.points else self.algo(new_ids, domain, trials, seed)
+        if self.points is None:
+            self.points = self._start(suggested, domain)
+        if not self.points:
+            return suggested
+        ids = unused(new_ids[: len(self.points)], trials)
+        return [new_document(tid, self.points.popleft(), domain, trials) for tid in ids]
+
+    @contextmanager
+    def progress(self, initial: int, total: int) -> Iterator[Bar]:
+        """Hyperopt's progress callback."""
+        with ExitStack() as stack:
+            self.bar = Bar(self.trials, stack, initial, total)
+            yield self.bar
+            self.bar.finish()
+
+    def _start(self, suggested: Sequence[Document], domain: Domain) -> deque[Vals]:
+        stamp = next(filter(None, map(stamp_of, suggested)), None)
+        plan = schedule(stamp["min_budget"], stamp["max_budget"], stamp["eta"]) if stamp else None
+        points = deque(_due(self.trials, self._points(domain, stamp)))
+        if plan is not None and self.max_evals is not None:
+            _warn_if_short(self.trials, plan, self.max_evals, len(points))
+        if self.bar is not None:
+            others = range(self.bar.total)  # another algorithm's go on at max_budget
+            self.bar.open(plan or newest_schedule(self.trials), points if plan else others)
+        return points
+
+    def _points(self, domain: Domain, stamp: dict[str, Any] | None) -> Iterator[Vals]:
+        """The points in Hyperopt's form. Raises ValueError where one does not fit the space."""
+        full = {str(name): name.max_budget for name in domain.params if isinstance(name, BudgetLabel)}
+        if stamp is not None:
+            # The draw has a label only where its branch is active; a partial names it always.
+            label = getattr(self.algo, "keywords", {}).get("budget", stamp.get("label"))
+            full.setdefault(str(label), stamp["max_budget"])
+        for i, point in enumerate(self.trials.points_to_evaluate):
+            try:
+                vals = vals_of_point(domain.expr, point, full)
+            except ValueError as error:
+                raise ValueError(f"points_to_evaluate[{i}]={point!r}: {error}") from None
+            yield vals
+
+
+def _due(trials: Trials, points: Iterable[Vals]) -> list[Vals]:
+    """The points that have not been evaluated, nor are under way."""
+    held = [
+        vals_of(document)
+        for document in documents(trials)
+        if stamp_of(document) is None
+        and not is_cancelled(document)
+        and (trials.asynchronous or not is_running(document))  # else it was cut short
+    ]
+    due: list[Vals] = []
+    for point in points:
+        if point not in held and point not in due:
+            due.append(point)
+    return due
+
+
+def _warn_if_short(trials: Trials, plan: Schedule, max_evals: int, points: int) -> None:
+    full = plan.max_budget
+    if any(e.place and e.budget == full and e.status == "ok" for e in evaluations(trials, schedule=plan)):
+        return
+    first = len(trials) + points + read(trials, plan).until_full()
+    if max_evals < first:
+        warn(
+            f"max_evals={max_evals} is too few for a result at max_budget={full:.10g}: the first takes "
+            f"max_evals={first}, a whole Hyperband iteration {plan.evaluations} evaluations; pass more, or "
+            "raise min_budget"
+        )
