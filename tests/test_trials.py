@@ -255,7 +255,7 @@ def test_a_hyperparameter_that_suggest_takes_as_budget_may_be_left_out(active):
     [
         (
             {"model": {**SVM, "C": -1}, **REST},
-            r"'C': -1 is none of its values: pass one from 0\.0009\d+ to 1096",
+            r"'C': -1 is none of its values: pass one from 0\.0009",
         ),
         ({"model": {**SVM, "C": "high"}, **REST}, "'model': .* is like none of its options: pass one of"),
         (
@@ -271,7 +271,7 @@ def test_a_hyperparameter_that_suggest_takes_as_budget_may_be_left_out(active):
         ({"model": SVM, **REST, "rate": True}, "'learning rate': True is no number: pass one"),
         (
             {"model": SVM, **REST, "units": 2.5},
-            "'units': 2.5 is none of its values: pass one from 1 to 100, a multiple of 1",
+            "'units': 2.5 is none of its values: .*100, a multiple of 1",
         ),
         ({"model": SVM, **REST, "epochs": 10}, "'epochs': 10 is none of its values: pass one from 1 to 9"),
         (
