@@ -145,8 +145,10 @@ class Run:
 
 
 def _next(earlier: Any, last: Any) -> Any:
-    """Go on as from one to the other: numbers, or lists of them."""
-    return list(map(_next, earlier, last)) if isinstance(last, list) else 2 * last - earlier
+    """Go on as from one to the other: numbers, or lists of them; a text stays."""
+    if isinstance(last, list):
+        return list(map(_next, earlier, last))
+    return last if isinstance(last, str) else 2 * last - earlier
 
 
 def clock_cost() -> float:
