@@ -22,7 +22,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from typing import Any
 import continued_mlp
 import numpy as np
 from hyperopt import STATUS_OK, fmin, hp, rand, tpe
+from hyperopt.progress import tqdm
 from recording import environment, read_text, versions, write_text
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
@@ -159,7 +160,6 @@ class Recorder:
             record = asked | trained()
             self.recorded.append(record)
             write_records(self.path, self.recorded)
-            print(f"{self.path.stem} {self.count + 1}: {record['accuracy']:.4f} at {max_iter}", flush=True)
         self.count += 1
         return float(record["accuracy"])
 
@@ -170,23 +170,45 @@ def run(problem: Problem, algorithm: str, seed: int) -> None:
     path = run_path(problem, algorithm, seed)
     recorder = Recorder(problem, path)
     objective: Callable[..., Any] = recorder
-    space, max_evals = ARTICLE_SPACE, problem.evaluations
+    space = ARTICLE_SPACE
     if name in ("hyperband", "bohb"):
         space = ARTICLE_SPACE | {"max_iter": hyperband.budget("max_iter", 1, problem.max_budget)}
-        max_evals = problem.iterations * hyperband.schedule(1, problem.max_budget).evaluations
     if continued:
         objective = hyperband.with_budget(recorder.continued)
     fmin(
         objective,
         space,
         algo=SUGGEST[name],
-        max_evals=max_evals,
+        max_evals=planned(problem, algorithm),
         rstate=np.random.default_rng(seed),
         verbose=False,
     )
     if space is not ARTICLE_SPACE:
         score_early_incumbents(problem, path)
     compress(path)
+
+
+def planned(problem: Problem, algorithm: str) -> int:
+    """How many evaluations a run has."""
+    if algorithm in ("random", "tpe"):
+        return problem.evaluations
+    return problem.iterations * hyperband.schedule(1, problem.max_budget).evaluations
+
+
+def watch(problem: Problem, runs: dict[tuple[str, int], Future[None]]) -> None:
+    """Show how far the runs are, until all have ended; an error in one ends it all."""
+    counts = dict.fromkeys(runs, 0)
+    with tqdm(total=sum(planned(problem, name) for name, _ in runs), unit="evaluation") as bar:
+        while True:
+            ended, pending = wait(runs.values(), timeout=1, return_when=FIRST_EXCEPTION)
+            for future in ended:
+                future.result()
+            counts |= {each: len(read_records(run_path(problem, *each))) for each in runs}
+            under_way = [f"{name} {seed}" for (name, seed), future in runs.items() if future.running()]
+            bar.set_postfix_str(", ".join(under_way), refresh=False)
+            bar.update(sum(counts.values()) - bar.n)
+            if not pending:
+                return
 
 
 def score_early_incumbents(problem: Problem, path: Path) -> None:
@@ -349,6 +371,22 @@ def print_summary(summary: Record) -> None:
         print(f"{algorithm:20}{target:4}: {figures}  reached {cells[0]['reached']} of {cells[0]['pairs']}")
 
 
+def in_words(summary: Record) -> str:
+    """The figure that matters most, as a sentence."""
+    rows = {
+        row["algorithm"]: row
+        for row in summary["speedup_over_tpe"]
+        if row["unit"] == "epochs" and row["quartiles"][1] > 0
+    }  # of each algorithm, its highest target
+    if not rows:
+        return "In words: nothing has become as good as TPE yet."
+    best = max(rows.values(), key=lambda row: (row["target"], row["quartiles"][1]))
+    return (
+        f"In words: to be as good as TPE after {best['target']} evaluations, {best['algorithm']} trained "
+        f"{best['quartiles'][1]:.1f} times fewer epochs than TPE (median, seed against seed)."
+    )
+
+
 def _ratio(row: Record) -> str:
     low, median, high = (f"{ratio:.1f}" if ratio else "-" for ratio in row["quartiles"])
     return f"{median} ({low}..{high})" if row["quartiles"][1] else "not reached"
@@ -406,18 +444,19 @@ def main() -> None:
         if arguments.quick:
             shutil.rmtree(problem.directory, ignore_errors=True)
         with ProcessPoolExecutor(arguments.workers) as executor:
-            runs = [
-                executor.submit(run, problem, name, seed) for seed in seeds for name in arguments.algorithms
-            ]
-            for future in runs:
-                future.result()
+            runs = {
+                (name, seed): executor.submit(run, problem, name, seed)
+                for seed in seeds
+                for name in arguments.algorithms
+            }
+            watch(problem, runs)
     curves = {name: [read_curve(problem, path) for path in recorded_runs(problem, name)] for name in STYLES}
     curves = {name: runs for name, runs in curves.items() if runs}
     summary = summarize(problem, curves)
     print_summary(summary)
     write_text(problem.directory / "summary.json", json.dumps(summary, indent=1) + "\n")
     draw(problem, curves, problem.directory / "article.png")
-    print(f"\n{problem.directory / 'summary.json'}\n{problem.directory / 'article.png'}")
+    print(f"\n{in_words(summary)}\n{problem.directory / 'summary.json'}\n{problem.directory / 'article.png'}")
 
 
 if __name__ == "__main__":

@@ -206,9 +206,9 @@ def is_done(document: Document) -> bool:
     return document["state"] == JOB_STATE_DONE  # type: ignore[no-any-return]
 
 
-def is_cancelled(document: Document) -> bool:
-    """Whether the evaluation was cut short, or given up by whoever ran it."""
-    return document["state"] == JOB_STATE_CANCEL  # type: ignore[no-any-return]
+def is_cut_short(document: Document) -> bool:
+    """Whether an executor has given up the evaluation, to begin with it when fmin is called again."""
+    return "cut_short" in document["misc"]
 
 
 def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
@@ -259,10 +259,11 @@ def fail(document: Document, error: BaseException) -> None:
 
 
 def cut_short(trials: Trials) -> None:
-    """Mark the running evaluations as cancelled; `unfinished` brings them back."""
+    """Mark the running evaluations as cancelled, and cut short; `unfinished` brings them back."""
     for document in documents(trials):
         if document["state"] == JOB_STATE_RUNNING:
             document.update(state=JOB_STATE_CANCEL, refresh_time=coarse_utcnow())
+            document["misc"]["cut_short"] = 1
 
 
 def begin_again(trials: Trials, *, but: Iterable[Document], cancelled: bool = False) -> None:
@@ -275,6 +276,7 @@ def begin_again(trials: Trials, *, but: Iterable[Document], cancelled: bool = Fa
     for document in documents(trials):
         if document["state"] in states and id(document) not in apart:
             document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW}, owner=None)
+            document["misc"].pop("cut_short", None)
 
 
 def unfinished(trials: Trials, *, but: Iterable[Document]) -> list[Document]:

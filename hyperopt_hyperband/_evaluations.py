@@ -19,6 +19,7 @@ from hyperopt_hyperband._documents import (
     budget_of,
     documents,
     hyperparameters_of,
+    is_cut_short,
     is_new,
     left_behind,
     number,
@@ -47,7 +48,7 @@ class Evaluation:
     place : where in the schedule; None for a foreign trial
     budget : that of a foreign trial is what its budget label holds, within the bounds of the run, or else
         max_budget; None where no schedule is known
-    status : "interrupted" where it was cut short and counts no more
+    status : "interrupted" where it was cut short: it counts no more, or not yet
     loss : finite where the status is "ok", else None
     vals : the active hyperparameters by label, a choice as its index, or as its option's name where the
         document has that
@@ -102,7 +103,9 @@ def evaluations(
     overtaken = False
     for document in reversed((*before, *new)):
         status = _status(document)
-        if left_behind(document) and (id(document) in interrupted or (overtaken and not trials.asynchronous)):
+        if is_cut_short(document) or (
+            left_behind(document) and (id(document) in interrupted or (overtaken and not trials.asynchronous))
+        ):
             status = "interrupted"
         overtaken |= not is_new(document)
         its = stamp_of(document)

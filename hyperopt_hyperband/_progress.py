@@ -13,7 +13,7 @@ from hyperopt import progress
 from hyperopt.base import Trials
 from hyperopt.progress import std_out_err_redirect_tqdm, tqdm
 
-from hyperopt_hyperband._documents import documents, is_cancelled
+from hyperopt_hyperband._documents import documents, is_cut_short
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
 from hyperopt_hyperband._history import newest_schedule, read
 from hyperopt_hyperband._schedule import Budget, Schedule
@@ -113,7 +113,7 @@ class Bar:
         done: Budget = 0
         under_way: Budget = 0
         for e, document in zip(everything, documents(self.trials), strict=True):
-            if e.status == "pending" or is_cancelled(document):  # the latter will be done on going on
+            if e.status == "pending" or is_cut_short(document):  # the latter will be done on going on
                 under_way += e.budget or 0
             else:
                 done += e.spent

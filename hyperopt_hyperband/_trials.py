@@ -18,7 +18,7 @@ from hyperopt_hyperband._documents import (
     budget_of,
     copy_of,
     documents,
-    is_cancelled,
+    is_cut_short,
     is_running,
     new_document,
     outcome,
@@ -228,7 +228,7 @@ def _due(trials: Trials, points: Iterable[Vals]) -> list[Vals]:
         vals_of(document)
         for document in documents(trials)
         if stamp_of(document) is None
-        and not is_cancelled(document)
+        and not is_cut_short(document)
         and (trials.asynchronous or not is_running(document))  # else it was cut short
     ]
     due: list[Vals] = []
