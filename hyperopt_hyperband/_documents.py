@@ -228,6 +228,16 @@ def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
     return range(first, first + len(ids))
 
 
+def numbered(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[int]:
+    """What tells new evaluations from earlier ones: their ids, or their positions where not all are ints.
+
+    Hyperopt's own tests ask that ids such as "a" and 0.1 have no effect on what is drawn.
+    """
+    ids = [i for i in new_ids if isinstance(i, int)]
+    first = len(everyones(trials))
+    return ids if len(ids) == len(new_ids) else range(first, first + len(new_ids))
+
+
 def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> Document:
     """A new evaluation of the hyperparameters in vals."""
     misc = {

@@ -90,13 +90,10 @@ def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Ite
             yield drawn, True
 
 
-def generator(seed: int, new_id: Hashable) -> np.random.Generator:
-    """The randomness of one draw, by the seed and the new id: the same seed at every call repeats no draw.
-
-    An id counts as its text, which is the same in every process.
-    """
-    text = int.from_bytes(str(new_id).encode(), "big")
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(text,)))
+def generator(seed: int, number: int) -> np.random.Generator:
+    """The randomness of one draw, by the seed and its number: the same seed at every call repeats no draw."""
+    sign = (1,) if number < 0 else ()
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(abs(number), *sign)))
 
 
 def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Drawn]:

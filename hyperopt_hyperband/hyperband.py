@@ -20,6 +20,7 @@ from hyperopt_hyperband._documents import (
     fail,
     hyperparameters_of,
     new_document,
+    numbered,
     plain,
     tid_of,
     unused,
@@ -93,7 +94,8 @@ def suggest(
     Parameters
     ----------
     new_ids, domain, trials, seed
-        Hyperopt's own. A draw's randomness comes from the seed and its new id.
+        Hyperopt's own. A draw's randomness comes from the seed and its new id, or, where the ids are no ints,
+        from how many documents there are.
     min_budget, max_budget : int or float, optional
         What one evaluation may spend. Default: the bounds of the space's budget. Where it has none: 1, and
         what the objective of `hyperband.with_budget` has as its default for the budget, or 81.
@@ -142,8 +144,8 @@ def suggest(
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
     issued: list[Document] = []
 
-    def draws(new_id: Hashable, start_budget: Budget) -> Iterator[Drawn]:
-        rng, label = generator(seed, new_id), budgets.label
+    def draws(number: int, start_budget: Budget) -> Iterator[Drawn]:
+        rng, label = generator(seed, number), budgets.label
         asked = model if model is not None and rng.random() >= random_share else None
         few = few_configurations(domain.expr, label)
         known = _known(trials, issued, domain, plan, label) if asked or few else []
@@ -153,8 +155,10 @@ def suggest(
             found = itertools.chain(model_draws(asked, request, rng), found)
         return untried(few, found, known, label, plan.max_budget) if few else found
 
-    for new_id in unused(new_ids, trials):
-        document = _next_document(new_id, domain, trials, budgets.label, history, draws)
+    ids = unused(new_ids, trials)
+    for number, new_id in zip(numbered(ids, trials), ids, strict=True):
+        own_draws = functools.partial(draws, number)
+        document = _next_document(new_id, domain, trials, budgets.label, history, own_draws)
         issued.append(document)  # for the next draw to know
     return issued
 
@@ -165,7 +169,7 @@ def _next_document(
     trials: Trials,
     label: str | None,
     history: History,
-    draws: Callable[[Hashable, Budget], Iterator[Drawn]],
+    draws: Callable[[Budget], Iterator[Drawn]],
 ) -> Document:
     while True:
         key, action = history.next_action()
@@ -175,7 +179,7 @@ def _next_document(
             case Sample():
                 taken = history.drawn(key)
                 start_budget = rungs[0].budget
-                drawn = draws(new_id, start_budget)
+                drawn = draws(start_budget)
                 found = ((_at_budget(vals, label, start_budget), by_model) for vals, by_model in drawn)
                 new = next((each for each in found if each[0] not in taken), None)
                 if new is None:

@@ -154,16 +154,23 @@ def test_what_an_id_gets_is_the_same_alone_and_among_others(algo):
     assert drawn(together) == [x for documents in alone for x in drawn(documents)]
 
 
-NAMES = ["a", "b", "1", bson.ObjectId("0" * 23 + "a"), bson.ObjectId("0" * 23 + "b"), 1, -1, (1, "a"), "é"]
+NAMES = ["a", "007", bson.ObjectId("0" * 23 + "a"), bson.ObjectId("0" * 23 + "b"), 0.5, (1, "a"), "é", "b"]
+
+
+def one_by_one(ids):
+    """What ids get, all with the same seed."""
+    trials = Trials()
+    for new_id in ids:
+        trials._dynamic_trials += hyperband.suggest([new_id], Domain(loss, X), trials, 7)
+    return drawn(trials._dynamic_trials)
 
 
 def test_ids_of_any_kind_get_draws_of_their_own_the_same_in_every_process():
-    here = [drawn(hyperband.suggest([name], Domain(loss, X), Trials(), 7)) for name in NAMES]
-    assert len({x for [x] in here}) == len(NAMES) - 1, "a number is its text"
-    script = (
-        "from test_samplers import *;"
-        "print([drawn(hyperband.suggest([name], Domain(loss, X), Trials(), 7)) for name in NAMES])"
-    )
+    here = one_by_one(NAMES)
+    assert len(set(here)) == len(NAMES)
+    assert one_by_one(range(len(NAMES))) == here, "what an id is called has no effect"
+    assert len(set(one_by_one([-1, 1, 2**70, 10]))) == 4
+    script = "from test_samplers import *; print(one_by_one(NAMES))"
     for hash_seed in ("0", "1"):
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.path.dirname(__file__)}
         there = subprocess.run(
