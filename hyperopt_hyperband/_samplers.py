@@ -92,8 +92,7 @@ def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Ite
 
 def generator(seed: int, number: int) -> np.random.Generator:
     """The randomness of one draw, by the seed and its number: the same seed at every call repeats no draw."""
-    sign = (1,) if number < 0 else ()
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(abs(number), *sign)))
+    return np.random.default_rng((seed, number) if number >= 0 else (seed, -number, 1))
 
 
 def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Drawn]:
