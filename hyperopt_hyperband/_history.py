@@ -74,6 +74,7 @@ class History:
     size : how many documents there are, those issued since included
     foreign : how many documents of other schedules have come since
     misfits : documents of this schedule that are not of the run
+    again : the bracket of the interrupted evaluation, and what issues it again
     given_up : the evaluation that has been interrupted twice
     """
 
@@ -85,13 +86,18 @@ class History:
     size: int
     foreign: int = 0
     misfits: list[Document] = field(default_factory=list)
+    again: tuple[BracketKey, Retry | Promote] | None = None
     given_up: Document | None = None
 
     def next_action(self) -> tuple[BracketKey, Sample | Retry | Promote]:
         """The oldest bracket that has something to do does it; where all wait, the next bracket opens.
 
-        What proves complete on the way is forgotten, the newest bracket aside.
+        What was interrupted comes before all: a second interruption would leave two running documents behind,
+        which look as if at work elsewhere. What proves complete on the way is forgotten, the newest bracket
+        aside.
         """
+        if self.again is not None:
+            return self.again
         s_max = self.schedule.brackets[0].s
         iteration, s = newest = next(reversed(self.brackets), (0, s_max + 1))
         for key, state in list(self.brackets.items()):
@@ -142,6 +148,7 @@ class History:
                 older.closed = True
             self.brackets[key] = BracketState(tuple({} for _ in range(key[1] + 1)))
         state, plan = self.brackets[key], self.schedule.bracket(key[1]).rungs
+        self.again = None
         position = self.size
         self.size += 1
         since, before = self.ends.get(key, (position, None))
@@ -207,7 +214,7 @@ def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
         newest = chain[-1]["misc"]["hyperband"]
         history.run = newest["run"]
         history.ends[key] = chain[0]["misc"]["hyperband"]["position"], newest["position"]
-        history.brackets[key] = _state(chain, key[1], left)
+        history.brackets[key] = _state(chain, key, left)
     for older in list(history.brackets.values())[:-1]:
         older.closed = True
     if not trials.asynchronous:
@@ -328,16 +335,16 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
 class _Left(NamedTuple):
     """An evaluation that nobody may be at work on; again: its place was interrupted before."""
 
-    rung: dict[Hashable, Document]
-    interrupted: dict[Hashable, Document]
+    key: BracketKey
+    rung: int
     config: Hashable
     document: Document
     again: bool
 
 
-def _state(chain: list[Document], s: int, left: list[_Left]) -> BracketState:
+def _state(chain: list[Document], key: BracketKey, left: list[_Left]) -> BracketState:
     """What the documents of a bracket tell; those that may have been interrupted join `left`."""
-    state = BracketState(tuple({} for _ in range(s + 1)))
+    state = BracketState(tuple({} for _ in range(key[1] + 1)))
     lowest = chain[0]["misc"]["hyperband"]["rung"]
     for document in chain:
         its = document["misc"]["hyperband"]
@@ -348,8 +355,7 @@ def _state(chain: list[Document], s: int, left: list[_Left]) -> BracketState:
         if i > 0:
             state.closed = True
         if document["state"] == JOB_STATE_RUNNING and left_behind(document):
-            interrupted = state.interrupted if i == 0 else {}
-            left.append(_Left(rung, interrupted, config, document, again=config in rung))
+            left.append(_Left(key, i, config, document, again=config in rung))
         rung[config] = document
     return state
 
@@ -359,13 +365,18 @@ def _set_aside(history: History, left: list[_Left]) -> None:
 
     fmin's own loop leaves one at a time; several are at work elsewhere.
     """
-    unreplaced = [each for each in left if each.rung[each.config] is each.document]
-    if len(unreplaced) == 1:
-        [found] = unreplaced
-        if found.again:
-            history.given_up = found.document
-        else:
-            found.interrupted[found.config] = found.rung.pop(found.config)
+    states = history.brackets
+    unreplaced = [each for each in left if states[each.key].rungs[each.rung][each.config] is each.document]
+    if len(unreplaced) != 1:
+        return
+    [(key, rung, config, document, again)] = unreplaced
+    if again:
+        history.given_up = document
+        return
+    del states[key].rungs[rung][config]
+    if rung == 0:
+        states[key].interrupted[config] = document
+    history.again = key, Promote(config, rung) if rung > 0 else Retry(config)
 
 
 def _counting(

@@ -157,6 +157,8 @@ class Simulation:
             if asynchronous:
                 self.trials.insert_trial_docs(docs)
                 self.trials.refresh()
+        if self.serial and new:
+            self.issue()  # as fmin does, before anything else can be interrupted
 
     def check(self):
         """What every run promises, whatever happened to its evaluations."""
