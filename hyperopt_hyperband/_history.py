@@ -10,9 +10,10 @@ has finished. A range of positions in place of the links fails where one evaluat
 others.
 
 Which stamps are believed. Each has its own "position": where a document is not at it (documents were deleted,
-reordered, joined with others), or the links lead to another run, all documents are read and judged: one is of
-the run where what its stamp names is there (the first evaluation of its configuration, the one at the rung
-below), with the same hyperparameters, inside the space. What is not is a misfit, and becomes foreign.
+reordered, joined with others), the links lead to another run, or the newest is of another space, all
+documents are read and judged: one is of the run where what its stamp names is there (the first evaluation of
+its configuration, the one at the rung below), with the same hyperparameters, inside the space. What is not is
+a misfit, and becomes foreign.
 """
 
 from __future__ import annotations
@@ -270,7 +271,7 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
             fits = its["config"] == document["tid"]
         else:
             below = state.rungs[its["rung"] - 1].get(its["config"])
-            fits = below is not None and below["tid"] == its["below"] and _alike(below, document)
+            fits = below is not None and below["tid"] == its.get("below") and _alike(below, document)
         if fits and its["space"] != space.name:
             fits = space.has(vals_of(document))
         if fits:
@@ -303,6 +304,8 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
     Raises LookupError or TypeError where a link leads to no document of the run.
     """
     exp_key, stamp = everything[newest]["exp_key"], everything[newest]["misc"]["hyperband"]
+    if space is not ANY and stamp["space"] != space.name:
+        raise LookupError("the space has changed: what is complete is to be judged too, once")
     run, chains = stamp["run"], {}
     starts = [[stamp["iteration"], stamp["bracket"], newest], *stamp["open"]]
     for iteration, bracket, position in starts:
