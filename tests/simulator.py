@@ -1,5 +1,6 @@
 """A backend that goes wrong in every way there is, in simulated time."""
 
+import json
 import math
 import pickle
 import random
@@ -17,11 +18,11 @@ from hyperopt.base import (
     JOB_STATE_NEW,
     JOB_STATE_RUNNING,
     Domain,
-    trials_from_docs,
 )
 
 from hyperopt_hyperband import hyperband
 
+LOSS_NONE = {"status": STATUS_OK, "loss": None}
 FAULTS = ("raise", "cancel", "fail", "nan", "inf", "-inf", "none", "missing")
 
 
@@ -37,8 +38,9 @@ class Simulation:
 
     An evaluation's outcome is a function of its configuration and budget, so that runs can be compared
     whatever the order in which evaluations finish. With `serial`, evaluations are lost as they are in a
-    serial run: the process dies, and the document stays RUNNING. With `points`, the space has as many, with
-    `nested` in a choice within a choice.
+    serial run: the process dies, and the document stays RUNNING. With `asks`, a serial Trials' documents are
+    handed out by `hyperband.ask`, or just marked RUNNING, and told. With `points`, the space has as many,
+    with `nested` in a choice within a choice.
     """
 
     min_budget: int = 1
@@ -49,6 +51,7 @@ class Simulation:
     faults: float = 0.0
     restarts: float = 0.0
     serial: bool = False
+    asks: bool = False
     ties: int = 10**6
     points: int | None = None
     nested: bool = False
@@ -67,9 +70,8 @@ class Simulation:
             "b": hyperband.budget("b", self.min_budget, self.max_budget),
         }
         self.domain = Domain(lambda _: 0.0, self.space)
-        self.trials = Trials() if self.serial else AsyncTrials()
-        self.injected = {"restart": 0, "lost": 0} | dict.fromkeys(FAULTS, 0)
-        self.dead = set()
+        self.trials = Trials() if self.serial or self.asks else AsyncTrials()
+        self.injected = dict.fromkeys(("restart", "interrupted", *FAULTS), 0)
 
     def hyperparameters(self):
         if self.points is None:
@@ -87,6 +89,15 @@ class Simulation:
     def in_state(self, *states):
         return [doc for doc in self.docs if doc["state"] in states]
 
+    @property
+    def dead(self):
+        """What a serial run's dead processes have left RUNNING; other documents have a result at once."""
+        return self.in_state(JOB_STATE_RUNNING) if self.serial else []
+
+    @property
+    def pending(self):
+        return self.in_state(JOB_STATE_NEW, *() if self.serial else (JOB_STATE_RUNNING,))
+
     def run(self):
         while self.step():
             pass
@@ -95,8 +106,7 @@ class Simulation:
     def step(self):
         if self.rng.random() < self.restarts:
             self.restart()
-        pending = self.in_state(JOB_STATE_NEW, JOB_STATE_RUNNING)
-        pending = [doc for doc in pending if doc["tid"] not in self.dead]
+        pending = self.pending
         if len(pending) < self.workers and (self.rng.random() < 0.7 or not pending) and self.issue():
             return True
         if not pending:
@@ -104,12 +114,22 @@ class Simulation:
         self.finish(self.rng.choice(pending))
         return True
 
+    def suggested(self, ids, domain, trials, seed):
+        """What suggest says, without the iterations that are not wanted."""
+        docs = self.suggest(ids, domain, trials, seed)
+        assert len(docs) == len(ids), "there is always work"
+        return [doc for doc in docs if doc["misc"]["hyperband"]["iteration"] < self.iterations]
+
     def issue(self):
+        seed = self.seeds.randrange(2**31 - 1)
+        if self.asks and self.rng.random() < 0.5:
+            return hyperband.ask(self.trials, self.space, algo=self.suggested, seed=seed) is not None
         ids = self.trials.new_trial_ids(self.rng.randint(1, self.ids))
         self.trials.refresh()
-        docs = self.suggest(ids, self.domain, self.trials, self.seeds.randrange(2**31 - 1))
-        assert len(docs) == len(ids), "there is always work"
-        docs = [doc for doc in docs if doc["misc"]["hyperband"]["iteration"] < self.iterations]
+        docs = self.suggested(ids, self.domain, self.trials, seed)
+        if self.asks:
+            for doc in docs:
+                doc["state"] = JOB_STATE_RUNNING
         self.trials.insert_trial_docs(docs)
         self.trials.refresh()
         return bool(docs)
@@ -125,6 +145,11 @@ class Simulation:
         outcome = self.outcome(doc)
         if outcome in FAULTS:
             self.injected[outcome] += 1
+        if self.asks and outcome not in ("cancel", "missing"):
+            told = {"raise": RuntimeError(), "fail": {"status": STATUS_FAIL}, "none": LOSS_NONE}
+            copy = json.loads(json.dumps(doc, default=str))
+            hyperband.tell(self.trials, copy, told[outcome] if outcome in told else float(outcome))
+            return
         doc["state"] = JOB_STATE_DONE
         match outcome:
             case "raise":
@@ -136,7 +161,7 @@ class Simulation:
             case "missing":
                 doc["result"] = {"status": STATUS_OK}
             case "none":
-                doc["result"] = {"status": STATUS_OK, "loss": None}
+                doc["result"] = LOSS_NONE
             case _:
                 doc["result"] = {"status": STATUS_OK, "loss": float(outcome)}
         self.trials.refresh()
@@ -146,25 +171,24 @@ class Simulation:
         self.injected["restart"] += 1
         if self.serial and (new := self.in_state(JOB_STATE_NEW)):
             new[0]["state"], new[0]["book_time"] = JOB_STATE_RUNNING, datetime.now()  # as fmin leaves it
-            self.dead.add(new[0]["tid"])
-            self.injected["lost"] += 1
+            self.injected["interrupted"] += 1
         if self.rng.random() < 0.5:
             self.trials = pickle.loads(pickle.dumps(self.trials))
         else:
-            docs = bson.decode(bson.encode({"docs": self.docs}))["docs"]
-            asynchronous = self.trials.asynchronous
-            self.trials = trials_from_docs(docs) if not asynchronous else AsyncTrials()
-            if asynchronous:
-                self.trials.insert_trial_docs(docs)
-                self.trials.refresh()
+            self.go_on_with(bson.decode(bson.encode({"docs": self.docs}))["docs"])
         if self.serial and new:
             self.issue()  # as fmin does, before anything else can be interrupted
 
+    def go_on_with(self, docs):
+        """Trials of the same kind that hold these documents."""
+        self.trials = type(self.trials)()
+        self.trials.insert_trial_docs(docs)
+        self.trials.refresh()
+
     def check(self):
         """What every run promises, whatever happened to its evaluations."""
-        live = [
-            doc for doc in self.docs if not (doc["tid"] in self.dead and doc["state"] == JOB_STATE_RUNNING)
-        ]
+        dead = {doc["tid"] for doc in self.dead}
+        live = [doc for doc in self.docs if doc["tid"] not in dead]
         tids = [doc["tid"] for doc in self.docs]
         assert len(tids) == len(set(tids))
         assert all(doc["state"] not in (JOB_STATE_NEW, JOB_STATE_RUNNING) for doc in live)
