@@ -206,21 +206,20 @@ def is_done(document: Document) -> bool:
     return document["state"] == JOB_STATE_DONE  # type: ignore[no-any-return]
 
 
-def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
-    """The ids, or later ones where documents may have them already.
+def unused(new_ids: Sequence[Hashable], trials: Trials, *, ascending: bool) -> Sequence[Hashable]:
+    """The ids, or later ones where documents have them already.
 
     Hyperopt counts up from the number of ids that it knows, and a Trials built from documents does not
-    know those of failed evaluations.
+    know those of failed evaluations, nor how many have the same.
+
+    ascending : the newest document is known to have the largest id
     """
-    newest = next(newest_first(trials), None)
     ids = [i for i in new_ids if isinstance(i, int)]
-    if newest is None or len(ids) < len(new_ids):
+    if len(ids) < len(new_ids):
         return new_ids
-    last = everyones(trials)[newest]["tid"]
-    if isinstance(last, int) and min(ids) > last:
-        return new_ids
-    first = max((tid for d in documents(trials) if isinstance(tid := d["tid"], int)), default=-1) + 1
-    return range(first, first + len(ids))
+    found = [everyones(trials)[next(newest_first(trials))]] if ascending else documents(trials)
+    last = max((tid for document in found if isinstance(tid := document["tid"], int)), default=-1)
+    return new_ids if min(ids) > last else range(last + 1, last + 1 + len(ids))
 
 
 def new_document(tid: Hashable, vals: Vals, domain: Domain, trials: Trials) -> Document:

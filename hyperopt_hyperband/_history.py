@@ -73,6 +73,7 @@ class History:
     space : that of the run from here on
     run : the seed of its first suggestion, to tell it from others; None where it has not begun
     size : how many documents there are, those issued since included
+    linked : the newest document is of the run, and its links were followed: no document has moved
     foreign : how many documents of other schedules have come since
     misfits : documents of this schedule that are not of the run
     again : the bracket of the interrupted evaluation, and what issues it again
@@ -85,6 +86,7 @@ class History:
     space: Space
     run: int | None
     size: int
+    linked: bool = False
     foreign: int = 0
     misfits: list[Document] = field(default_factory=list)
     again: tuple[BracketKey, Retry | Promote] | None = None
@@ -158,7 +160,11 @@ class History:
             state.interrupted.pop(config, None)
         else:
             state.closed = True
-        if rung > 1 and all(len(state.rungs[i]) == plan[i].configurations for i in (rung - 1, rung)):
+        if (
+            self.linked
+            and rung > 1
+            and all(len(state.rungs[i]) == plan[i].configurations for i in (rung - 1, rung))
+        ):
             entered = (stamp_of(each) for each in state.rungs[rung - 1].values())
             since = min(its["position"] for its in entered if its)
         self.ends[key] = since, position
@@ -198,15 +204,18 @@ def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
     everything = everyones(trials)
     history = History(schedule, {}, {}, space, None, len(everything))
     chains: dict[BracketKey, list[Document]] = {}
-    for position in newest_first(trials):
+    moved: dict[int, int] = {}  # where documents are that may not be at their own positions
+    for ago, position in enumerate(newest_first(trials)):
         newest = stamp_of(everything[position])
         if newest is None or "foreign" in newest:
             continue
         if _is_of(schedule, newest):
             try:
                 chains = _linked(everything, position, space)
+                history.linked = ago == 0
             except (LookupError, TypeError):
                 chains, history.misfits = _counting(trials, schedule, space)
+                moved = {id(document): i for i, document in enumerate(everything)}
             break
         history.foreign += 1
     left: list[_Left] = []
@@ -214,7 +223,11 @@ def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
         chain = chains[key]
         newest = chain[-1]["misc"]["hyperband"]
         history.run = newest["run"]
-        history.ends[key] = chain[0]["misc"]["hyperband"]["position"], newest["position"]
+        oldest = chain[0]["misc"]["hyperband"]
+        history.ends[key] = (
+            moved.get(id(chain[0]), oldest["position"]),
+            moved.get(id(chain[-1]), newest["position"]),
+        )
         history.brackets[key] = _state(chain, key, left)
     for older in list(history.brackets.values())[:-1]:
         older.closed = True
@@ -287,9 +300,9 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
 
 def issued_again(trials: Trials) -> list[Document]:
     """The interrupted evaluations that a later document repeats. They count no more."""
-    stamped = [(document, its) for document in documents(trials) if (its := stamp_of(document))]
-    if not any(left_behind(document) for document, _ in stamped):
+    if not any(map(left_behind, documents(trials))):
         return []
+    stamped = [(document, its) for document in in_order(documents(trials)) if (its := stamp_of(document))]
     newest = {_place(its): document for document, its in stamped}
     return [d for d, its in stamped if left_behind(d) and newest[_place(its)] is not d]
 
@@ -321,6 +334,7 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
                 or its["bracket"] != bracket
                 or its["iteration"] != iteration
                 or document["exp_key"] != exp_key
+                or "foreign" in its
             ):
                 raise LookupError(f"no document of the run at position {position}")
             if its["space"] != space.name and not space.has(vals_of(document)):
@@ -397,8 +411,8 @@ def _counting(
     for document in own:
         its = document["misc"]["hyperband"]
         chains.setdefault((its["iteration"], its["bracket"]), []).append(document)
-    newest = max((d["misc"]["hyperband"] for d in own), key=lambda its: its["position"], default=None)
-    if newest is not None:
+    if own:
+        newest = own[-1]["misc"]["hyperband"]
         counting = {(newest["iteration"], newest["bracket"]), *((i, s) for i, s, _ in newest["open"])}
         last = max(map(_order, counting))
         chains = {key: chain for key, chain in chains.items() if key in counting or _order(key) > last}

@@ -152,7 +152,7 @@ def suggest(
             found = itertools.chain(model_draws(asked, request, rng), found)
         return untried(few, found, known, label, plan.max_budget) if few else found
 
-    for new_id in unused(new_ids, trials):
+    for new_id in unused(new_ids, trials, ascending=history.linked):
         document = _next_document(new_id, domain, trials, budgets.label, history, draws)
         issued.append(document)  # for the next draw to know
     return issued

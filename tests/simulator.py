@@ -4,10 +4,12 @@ import json
 import math
 import pickle
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import zip_longest
 
 import bson
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, hp
@@ -19,6 +21,7 @@ from hyperopt.base import (
     JOB_STATE_RUNNING,
     Domain,
 )
+from hyperopt.exceptions import AllTrialsFailed
 
 from hyperopt_hyperband import hyperband
 
@@ -145,7 +148,8 @@ class Simulation:
         outcome = self.outcome(doc)
         if outcome in FAULTS:
             self.injected[outcome] += 1
-        if self.asks and outcome not in ("cancel", "missing"):
+        alike = [other for other in self.docs if other["tid"] == doc["tid"]]
+        if self.asks and outcome not in ("cancel", "missing") and len(alike) == 1:
             told = {"raise": RuntimeError(), "fail": {"status": STATUS_FAIL}, "none": LOSS_NONE}
             copy = json.loads(json.dumps(doc, default=str))
             hyperband.tell(self.trials, copy, told[outcome] if outcome in told else float(outcome))
@@ -260,3 +264,189 @@ def loss(doc):
 
 def without_budget(doc):
     return {label: value for label, value in doc["misc"]["vals"].items() if label != "b"}
+
+
+@dataclass
+class Disrupted(Simulation):
+    """Its documents are lost, disordered, joined with other runs', read back; the space changes.
+
+    What was promised then is checked at every suggestion: each document counts once, no rung is larger than
+    planned, each promotion is one of the best of the rung below, nothing outside the space is issued, and no
+    disruption is told twice.
+    """
+
+    disruptions: int = 3
+
+    def __post_init__(self):
+        self.high, self.options, self.kind = 1.0, 3, "uniform"
+        super().__post_init__()
+        self.injected |= dict.fromkeys(("lost", "reordered", "joined", "json", "bson", "space"), 0)
+        self.left, self.untold, self.issued = self.disruptions, 0, 0
+
+    def hyperparameters(self):
+        kinds = {
+            "uniform": lambda: hp.uniform("x", 0, self.high),
+            "quniform": lambda: hp.quniform("x", 0, self.high, 0.01),
+            "choice": lambda: hp.choice("x", [f"option {i}" for i in range(int(100 * self.high))]),
+        }
+        branches = [{"y": hp.normal("y", 0, 1)}, {"z": hp.lognormal("z", 0, 1)}, {}, {}]
+        return {"x": kinds[self.kind](), "branch": hp.choice("branch", branches[: self.options])}
+
+    def inside(self, doc):
+        vals = doc["misc"]["vals"]
+        [x], [branch] = vals["x"], vals["branch"]
+        whole = abs(100 * x - round(100 * x)) < 1e-6
+        fits = {
+            "uniform": 0 <= x <= self.high,
+            "quniform": 0 <= x <= self.high + 0.005 and whole,
+            "choice": isinstance(x, int) and 0 <= x < int(100 * self.high),
+        }
+        active = {0: (1, 0), 1: (0, 1), 2: (0, 0), 3: (0, 0)}[branch]
+        return fits[self.kind] and branch < self.options and (len(vals["y"]), len(vals["z"])) == active
+
+    def step(self):
+        if self.left and len(self.docs) > 5 and self.rng.random() < 0.03:
+            self.left -= 1
+            self.untold = 1
+            self.rng.choice(
+                [self.lose, self.reorder, self.join, self.join, self.read_back, self.change, self.repeat]
+            )()
+            self.check_readers()
+            self.issue()
+            self.check_readers()
+            return True
+        return super().step()
+
+    def suggested(self, ids, domain, trials, seed):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            new = super().suggested(ids, domain, trials, seed)
+        told = [str(w.message) for w in caught if "are not of the run that goes on" in str(w.message)]
+        assert len(told) <= self.untold, "a disruption is told once"
+        self.untold = 0
+        self.issued += len(new)
+        again = (1 + self.disruptions) * self.iterations * self.plan.evaluations
+        assert self.issued <= again + self.injected["interrupted"], "a run ends"
+        tids = {doc["tid"] for doc in self.docs}
+        rows = [row for row in hyperband.records(trials) if row["status"] != "interrupted"]
+        assert all(map(self.inside, [doc for doc in self.docs if doc["state"] == JOB_STATE_NEW]))
+        for doc in new:
+            assert doc["tid"] not in tids
+            assert self.inside(doc), "nothing outside the space is issued"
+            self.check_promotion(doc, rows)
+        return new
+
+    def check_promotion(self, doc, rows):
+        its = doc["misc"]["hyperband"]
+        rungs = self.plan.bracket(its["bracket"]).rungs
+        assert doc["misc"]["budget"] == rungs[its["rung"]].budget == doc["misc"]["vals"]["b"][0]
+        if its["rung"] > 0:
+            below = its["iteration"], its["bracket"], its["rung"] - 1
+            rung = [row for row in rows if (row["iteration"], row["bracket"], row["rung"]) == below]
+            [source] = [row for row in rung if row["config"] == its["config"]]
+            own = {name: value[0] if value else None for name, value in without_budget(doc).items()}
+            assert {name: source.get(f"param_{name}") for name in own} == own, "the same configuration"
+            assert source["status"] == "ok"
+            better = [row for row in rung if row["loss"] is not None and row["loss"] < source["loss"]]
+            assert len(better) < rungs[its["rung"]].configurations, "it is one of the best"
+
+    def check_readers(self):
+        report = hyperband.report(self.trials, space=self.space)
+        assert str(report)
+        rows = hyperband.records(self.trials, space=self.space)
+        assert len(rows) == len(self.docs)
+        assert report.evaluations + report.pending + report.interrupted + report.foreign == len(rows)
+        own = [row for row in rows if row["status"] != "interrupted" and row["rung"] is not None]
+        assert report.evaluations + report.pending == len(own)
+        assert report.failed == sum(row["status"] == "failed" for row in own)
+        assert report.configurations == len({row["config"] for row in own})
+        places = [(row["iteration"], row["bracket"], row["rung"], row["config"]) for row in own]
+        assert len(set(places)) == len(places), "each configuration counts once in a rung"
+        for rung in report.rungs:
+            assert rung.evaluations + rung.pending <= rung.planned
+            assert rung.promoted <= rung.evaluations
+        hyperband.no_progress()(self.trials)
+        try:
+            best = hyperband.incumbent(self.trials)
+        except AllTrialsFailed:
+            assert all(row["loss"] is None for row in rows)
+        else:
+            assert best["result"]["loss"] == report.incumbent.loss
+
+    def check(self):
+        assert not self.pending
+        self.check_readers()
+        return self
+
+    def lose(self):
+        lost = self.rng.randint(1, 5)
+        self.injected["lost"] += lost
+        for _ in range(lost):
+            self.docs.remove(self.rng.choice(self.docs))
+        self.trials.refresh()
+
+    def reorder(self):
+        self.injected["reordered"] += 1
+        self.rng.choice([self.rng.shuffle, list.reverse, lambda docs: docs.append(docs.pop(0))])(self.docs)
+        self.trials.refresh()
+
+    def read_back(self):
+        way = self.rng.choice(["json", "bson"])
+        self.injected[way] += 1
+        if way == "json":
+            self.go_on_with(json.loads(json.dumps(self.docs, default=str)))
+        else:
+            self.go_on_with(bson.decode(bson.encode({"docs": self.docs}))["docs"])
+
+    def change(self):
+        """An option fewer, a narrower range, another type, or back to the old one."""
+        self.injected["space"] += 1
+        self.high = self.rng.choice([1.0, 0.8, 0.5, 0.2])
+        self.options = self.rng.choice([2, 3, 4])
+        self.kind = self.rng.choice(["uniform", "uniform", "quniform", "choice"])
+        self.space = self.space | {"x": self.hyperparameters()}
+        self.domain = Domain(lambda _: 0.0, self.space)
+
+    def join(self):
+        """One or two other runs, or this one twice; in turns or not; ids as they are, or new ones."""
+        runs = [self.docs]
+        for _ in range(self.rng.randint(1, 2)):
+            self.injected["joined"] += 1
+            other = Simulation(
+                self.min_budget,
+                self.max_budget,
+                self.eta,
+                workers=self.workers,
+                ids=self.ids,
+                faults=self.faults,
+                serial=self.serial,
+                restarts=self.restarts,
+                asks=self.asks,
+                iterations=self.iterations,
+                seed=self.seed + self.rng.randint(0, 1),
+            )
+            other.space, other.domain = self.space, self.domain
+            while len(other.docs) < self.rng.randint(1, 3 * len(self.docs)) and other.step():
+                pass
+            runs.append(other.docs)
+        if self.rng.random() < 0.2:
+            runs.append(json.loads(json.dumps(self.docs, default=str)))
+        self.rng.shuffle(runs)
+        docs = [doc for run in runs for doc in run]
+        if self.rng.random() < 0.3:
+            docs = [doc for turn in zip_longest(*runs) for doc in turn if doc is not None]
+        if self.rng.random() < 0.5:
+            for tid, doc in enumerate(docs):
+                doc["tid"] = doc["misc"]["tid"] = tid
+                doc["misc"]["idxs"] = {
+                    label: [tid] * len(value) for label, value in doc["misc"]["vals"].items()
+                }
+        self.go_on_with(docs)
+
+    def repeat(self):
+        """The same evaluation is interrupted again and again, where the run is serial."""
+        for _ in range(3):
+            if self.serial:
+                for doc in self.pending[:-1]:
+                    self.finish(doc)
+            self.restart()

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,7 +13,7 @@ from hyperopt import rand, tpe
 from hyperopt.base import JOB_STATE_NEW, JOB_STATE_RUNNING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulator import Simulation, where, without_budget
+from simulator import Disrupted, Simulation, where, without_budget
 
 from hyperopt_hyperband import bohb, hyperband
 
@@ -51,6 +52,18 @@ asked = st.builds(
     asks=st.just(True),
     seed=st.integers(0, 2**31),
 )
+disrupted = st.builds(
+    Disrupted,
+    max_budget=st.sampled_from([1, 3, 9, 16, 27]),
+    eta=etas,
+    workers=st.integers(1, 12),
+    ids=st.integers(1, 5),
+    faults=st.sampled_from([0.0, 0.1, 0.5]),
+    restarts=st.sampled_from([0.0, 0.02, 0.1]),
+    disruptions=st.integers(1, 5),
+    algo=st.sampled_from([hyperband.suggest, hyperband.suggest, bohb.suggest]),
+    seed=st.integers(0, 2**31),
+)
 thorough = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -58,6 +71,15 @@ thorough = settings(max_examples=150, deadline=None, suppress_health_check=list(
 @given(simulations)
 def test_every_promise_holds_in_parallel_under_faults(simulation):
     simulation.run().check()
+
+
+@settings(thorough, max_examples=60)
+@given(disrupted, st.sampled_from(["async", "serial", "asks"]))
+def test_documents_lost_disordered_joined_or_of_another_space_are_told_once_and_break_no_promise(
+    simulation, driver
+):
+    serial = {"serial": True, "workers": 1}
+    replace(simulation, **{"async": {}, "serial": serial, "asks": {"asks": True}}[driver]).run().check()
 
 
 @settings(thorough, max_examples=40)
