@@ -305,7 +305,7 @@ class Disrupted(Simulation):
         return fits[self.kind] and branch < self.options and (len(vals["y"]), len(vals["z"])) == active
 
     def step(self):
-        if self.left and len(self.docs) > 5 and self.rng.random() < 0.03:
+        if self.left and len(self.docs) > 5 and self.rng.random() < 0.05:
             self.left -= 1
             self.untold = 1
             self.rng.choice(
