@@ -39,13 +39,14 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from simulator import Disrupted
 
 RESULTS = Path(__file__).parent / "results" / "faults" / "faults.json"
-BLOCK = 20
+BLOCK = 10
 """Seeds that are run and written at a time."""
 ALGORITHMS = {
     "hyperband": hyperband.suggest,
     "bohb": bohb.suggest,
     "tpe": functools.partial(hyperband.suggest, sampler=tpe.suggest),
 }
+PROGRESS = ("documents", "faults", "broken promises")
 Block = dict[str, Any]
 
 
@@ -138,21 +139,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             record["blocks"] = earlier["blocks"]
     blocks = record["blocks"]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        while (have := sum(block["documents"] for block in blocks)) < options.documents:
-            first = len(blocks) * BLOCK
-            starts = [first + i * BLOCK for i in range(options.processes)]
-            blocks += pool.imap(measured, starts)  # in order, so that the blocks have no gaps
-            so_far = record["totals"] = totals(blocks)
-            for block in blocks[-options.processes :]:
+        while sum(block["documents"] for block in blocks) < options.documents:
+            starts = [(len(blocks) + i) * BLOCK for i in range(8 * options.processes)]
+            for block in pool.imap(measured, starts):  # in order, so that the blocks have no gaps
+                blocks.append(block)
                 for each in block["broken"]:
                     print("broken:", each, flush=True)
-            print(
-                f"{so_far['documents']} documents, {so_far['faults']} faults, "
-                f"{so_far['broken promises']} broken promises",
-                flush=True,
-            )
-            if unfinished and so_far["documents"] > have:
-                write_text(unfinished, json.dumps(record))
+                so_far = totals(blocks)
+                print(*(f"{so_far[what]} {what}" for what in PROGRESS), sep=", ", flush=True)
+                if unfinished:
+                    write_text(unfinished, json.dumps(record))
     record["totals"] = totals(blocks)
     print(json.dumps(record["totals"], indent=1))
     if out and unfinished:

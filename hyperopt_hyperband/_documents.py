@@ -9,7 +9,6 @@ import math
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -184,10 +183,10 @@ def left_behind(document: Document) -> bool:
 
 
 def in_order(found: Iterable[Document]) -> list[Document]:
-    """Documents in the order of the run: by ids, where these are numbers."""
+    """Documents in the order of the run: by ids, where these are numbers; of copies, the finished first."""
     documents = list(found)
     if all(isinstance(document["tid"], int) for document in documents):
-        documents.sort(key=itemgetter("tid"))
+        documents.sort(key=lambda document: (document["tid"], outcome(document) is None))
     return documents
 
 

@@ -277,7 +277,7 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
         plan = schedule.bracket(its["bracket"]).rungs[its["rung"]]
         rung = state.rungs[its["rung"]]
         if (before := rung.get(its["config"])) is not None:  # issued again after an interruption
-            fits = left_behind(before) and _alike(before, document)
+            fits = left_behind(before) and before["tid"] != document["tid"] and _alike(before, document)
         elif len(rung) == plan.configurations:
             fits = False
         elif its["rung"] == 0:

@@ -364,7 +364,7 @@ class Disrupted(Simulation):
         assert len(set(places)) == len(places), "each configuration counts once in a rung"
         for rung in report.rungs:
             assert rung.evaluations + rung.pending <= rung.planned
-            assert rung.promoted <= rung.evaluations
+            assert rung.promoted <= rung.evaluations + rung.pending
         hyperband.no_progress()(self.trials)
         try:
             best = hyperband.incumbent(self.trials)
@@ -426,7 +426,7 @@ class Disrupted(Simulation):
                 seed=self.seed + self.rng.randint(0, 1),
             )
             other.space, other.domain = self.space, self.domain
-            while len(other.docs) < self.rng.randint(1, 3 * len(self.docs)) and other.step():
+            while len(other.docs) < self.rng.randint(1, len(self.docs)) and other.step():
                 pass
             runs.append(other.docs)
         if self.rng.random() < 0.2:
