@@ -9,7 +9,6 @@ import math
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -184,10 +183,10 @@ def left_behind(document: Document) -> bool:
 
 
 def in_order(found: Iterable[Document]) -> list[Document]:
-    """Documents in the order of the run: by ids, where these are numbers."""
+    """Documents in the order of the run: by ids, where these are numbers; of copies, the finished first."""
     documents = list(found)
     if all(isinstance(document["tid"], int) for document in documents):
-        documents.sort(key=itemgetter("tid"))
+        documents.sort(key=lambda document: (document["tid"], outcome(document) is None))
     return documents
 
 
@@ -211,21 +210,20 @@ def is_cut_short(document: Document) -> bool:
     return "cut_short" in document["misc"]
 
 
-def unused(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[Hashable]:
-    """The ids, or later ones where documents may have them already.
+def unused(new_ids: Sequence[Hashable], trials: Trials, *, ascending: bool) -> Sequence[Hashable]:
+    """The ids, or later ones where documents have them already.
 
     Hyperopt counts up from the number of ids that it knows, and a Trials built from documents does not
-    know those of failed evaluations.
+    know those of failed evaluations, nor how many have the same.
+
+    ascending : the newest document is known to have the largest id
     """
-    newest = next(newest_first(trials), None)
     ids = [i for i in new_ids if isinstance(i, int)]
-    if newest is None or len(ids) < len(new_ids):
+    if len(ids) < len(new_ids):
         return new_ids
-    last = everyones(trials)[newest]["tid"]
-    if isinstance(last, int) and min(ids) > last:
-        return new_ids
-    first = max((tid for d in documents(trials) if isinstance(tid := d["tid"], int)), default=-1) + 1
-    return range(first, first + len(ids))
+    found = [everyones(trials)[next(newest_first(trials))]] if ascending else documents(trials)
+    last = max((tid for document in found if isinstance(tid := document["tid"], int)), default=-1)
+    return new_ids if min(ids) > last else range(last + 1, last + 1 + len(ids))
 
 
 def numbered(new_ids: Sequence[Hashable], trials: Trials) -> Sequence[int]:

@@ -94,6 +94,7 @@ def evaluations(
     plan = schedule or newest_schedule(trials)
     own = {*map(id, fitting(trials, plan)), *map(id, new)} if plan else set()
     interrupted = set(map(id, issued_again(trials)))
+    left = [d for d in before if left_behind(d) and id(d) not in interrupted]  # several are at work elsewhere
     stamps = [(d, its) for d in (*before, *new) if (its := stamp_of(d)) is not None]
     labels = {its["label"] for _, its in stamps if "label" in its} | ({label} if label is not None else set())
     # What is only pending says nothing of what a full budget was.
@@ -103,9 +104,8 @@ def evaluations(
     overtaken = False
     for document in reversed((*before, *new)):
         status = _status(document)
-        if is_cut_short(document) or (
-            left_behind(document) and (id(document) in interrupted or (overtaken and not trials.asynchronous))
-        ):
+        alone = left == [document] and not trials.asynchronous
+        if id(document) in interrupted or (alone and overtaken) or is_cut_short(document):
             status = "interrupted"
         overtaken |= not is_new(document)
         its = stamp_of(document)

@@ -10,9 +10,10 @@ has finished. A range of positions in place of the links fails where one evaluat
 others.
 
 Which stamps are believed. Each has its own "position": where a document is not at it (documents were deleted,
-reordered, joined with others), or the links lead to another run, all documents are read and judged: one is of
-the run where what its stamp names is there (the first evaluation of its configuration, the one at the rung
-below), with the same hyperparameters, inside the space. What is not is a misfit, and becomes foreign.
+reordered, joined with others), the links lead to another run, or the newest is of another space, all
+documents are read and judged: one is of the run where what its stamp names is there (the first evaluation of
+its configuration, the one at the rung below), with the same hyperparameters, inside the space. What is not is
+a misfit, and becomes foreign.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ class History:
     space : that of the run from here on
     run : the seed of its first suggestion, to tell it from others; None where it has not begun
     size : how many documents there are, those issued since included
+    linked : the newest document is of the run, and its links were followed: no document has moved
     foreign : how many documents of other schedules have come since
     misfits : documents of this schedule that are not of the run
+    again : the bracket of the interrupted evaluation, and what issues it again
     given_up : the evaluation that has been interrupted twice
     """
 
@@ -83,15 +86,21 @@ class History:
     space: Space
     run: int | None
     size: int
+    linked: bool = False
     foreign: int = 0
     misfits: list[Document] = field(default_factory=list)
+    again: tuple[BracketKey, Retry | Promote] | None = None
     given_up: Document | None = None
 
     def next_action(self) -> tuple[BracketKey, Sample | Retry | Promote]:
         """The oldest bracket that has something to do does it; where all wait, the next bracket opens.
 
-        What proves complete on the way is forgotten, the newest bracket aside.
+        What was interrupted comes before all: a second interruption would leave two running documents behind,
+        which look as if at work elsewhere. What proves complete on the way is forgotten, the newest bracket
+        aside.
         """
+        if self.again is not None:
+            return self.again
         s_max = self.schedule.brackets[0].s
         iteration, s = newest = next(reversed(self.brackets), (0, s_max + 1))
         for key, state in list(self.brackets.items()):
@@ -176,6 +185,7 @@ class History:
                 older.closed = True
             self.brackets[key] = BracketState(tuple({} for _ in range(key[1] + 1)))
         state, plan = self.brackets[key], self.schedule.bracket(key[1]).rungs
+        self.again = None
         position = self.size
         self.size += 1
         since, before = self.ends.get(key, (position, None))
@@ -184,7 +194,11 @@ class History:
             state.interrupted.pop(config, None)
         else:
             state.closed = True
-        if rung > 1 and all(len(state.rungs[i]) == plan[i].configurations for i in (rung - 1, rung)):
+        if (
+            self.linked
+            and rung > 1
+            and all(len(state.rungs[i]) == plan[i].configurations for i in (rung - 1, rung))
+        ):
             entered = (stamp_of(each) for each in state.rungs[rung - 1].values())
             since = min(its["position"] for its in entered if its)
         self.ends[key] = since, position
@@ -224,15 +238,18 @@ def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
     everything = everyones(trials)
     history = History(schedule, {}, {}, space, None, len(everything))
     chains: dict[BracketKey, list[Document]] = {}
-    for position in newest_first(trials):
+    moved: dict[int, int] = {}  # where documents are that may not be at their own positions
+    for ago, position in enumerate(newest_first(trials)):
         newest = stamp_of(everything[position])
         if newest is None or "foreign" in newest:
             continue
         if _is_of(schedule, newest):
             try:
                 chains = _linked(everything, position, space)
+                history.linked = ago == 0
             except (LookupError, TypeError):
                 chains, history.misfits = _counting(trials, schedule, space)
+                moved = {id(document): i for i, document in enumerate(everything)}
             break
         history.foreign += 1
     left: list[_Left] = []
@@ -240,8 +257,12 @@ def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
         chain = chains[key]
         newest = chain[-1]["misc"]["hyperband"]
         history.run = newest["run"]
-        history.ends[key] = chain[0]["misc"]["hyperband"]["position"], newest["position"]
-        history.brackets[key] = _state(chain, key[1], left)
+        oldest = chain[0]["misc"]["hyperband"]
+        history.ends[key] = (
+            moved.get(id(chain[0]), oldest["position"]),
+            moved.get(id(chain[-1]), newest["position"]),
+        )
+        history.brackets[key] = _state(chain, key, left)
     for older in list(history.brackets.values())[:-1]:
         older.closed = True
     if not trials.asynchronous:
@@ -290,14 +311,14 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
         plan = schedule.bracket(its["bracket"]).rungs[its["rung"]]
         rung = state.rungs[its["rung"]]
         if (before := rung.get(its["config"])) is not None:  # issued again after an interruption
-            fits = left_behind(before) and _alike(before, document)
+            fits = left_behind(before) and before["tid"] != document["tid"] and _alike(before, document)
         elif len(rung) == plan.configurations:
             fits = False
         elif its["rung"] == 0:
             fits = its["config"] == document["tid"]
         else:
             below = state.rungs[its["rung"] - 1].get(its["config"])
-            fits = below is not None and below["tid"] == its["below"] and _alike(below, document)
+            fits = below is not None and below["tid"] == its.get("below") and _alike(below, document)
         if fits and its["space"] != space.name:
             fits = space.has(vals_of(document))
         if fits:
@@ -313,9 +334,9 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
 
 def issued_again(trials: Trials) -> list[Document]:
     """The interrupted evaluations that a later document repeats. They count no more."""
-    stamped = [(document, its) for document in documents(trials) if (its := stamp_of(document))]
-    if not any(left_behind(document) for document, _ in stamped):
+    if not any(map(left_behind, documents(trials))):
         return []
+    stamped = [(document, its) for document in in_order(documents(trials)) if (its := stamp_of(document))]
     newest = {_place(its): document for document, its in stamped}
     return [d for d, its in stamped if left_behind(d) and newest[_place(its)] is not d]
 
@@ -330,6 +351,8 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
     Raises LookupError or TypeError where a link leads to no document of the run.
     """
     exp_key, stamp = everything[newest]["exp_key"], everything[newest]["misc"]["hyperband"]
+    if space is not ANY and stamp["space"] != space.name:
+        raise LookupError("the space has changed: what is complete is to be judged too, once")
     run, chains = stamp["run"], {}
     starts = [[stamp["iteration"], stamp["bracket"], newest], *stamp["open"]]
     for iteration, bracket, position in starts:
@@ -345,6 +368,7 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
                 or its["bracket"] != bracket
                 or its["iteration"] != iteration
                 or document["exp_key"] != exp_key
+                or "foreign" in its
             ):
                 raise LookupError(f"no document of the run at position {position}")
             if its["space"] != space.name and not space.has(vals_of(document)):
@@ -362,16 +386,16 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
 class _Left(NamedTuple):
     """An evaluation that nobody may be at work on; again: its place was interrupted before."""
 
-    rung: dict[Hashable, Document]
-    interrupted: dict[Hashable, Document]
+    key: BracketKey
+    rung: int
     config: Hashable
     document: Document
     again: bool
 
 
-def _state(chain: list[Document], s: int, left: list[_Left]) -> BracketState:
+def _state(chain: list[Document], key: BracketKey, left: list[_Left]) -> BracketState:
     """What the documents of a bracket tell; those that may have been interrupted join `left`."""
-    state = BracketState(tuple({} for _ in range(s + 1)))
+    state = BracketState(tuple({} for _ in range(key[1] + 1)))
     lowest = chain[0]["misc"]["hyperband"]["rung"]
     for document in chain:
         its = document["misc"]["hyperband"]
@@ -382,8 +406,7 @@ def _state(chain: list[Document], s: int, left: list[_Left]) -> BracketState:
         if i > 0:
             state.closed = True
         if document["state"] == JOB_STATE_RUNNING and left_behind(document):
-            interrupted = state.interrupted if i == 0 else {}
-            left.append(_Left(rung, interrupted, config, document, again=config in rung))
+            left.append(_Left(key, i, config, document, again=config in rung))
         rung[config] = document
     return state
 
@@ -393,13 +416,18 @@ def _set_aside(history: History, left: list[_Left]) -> None:
 
     fmin's own loop leaves one at a time; several are at work elsewhere.
     """
-    unreplaced = [each for each in left if each.rung[each.config] is each.document]
-    if len(unreplaced) == 1:
-        [found] = unreplaced
-        if found.again:
-            history.given_up = found.document
-        else:
-            found.interrupted[found.config] = found.rung.pop(found.config)
+    states = history.brackets
+    unreplaced = [each for each in left if states[each.key].rungs[each.rung][each.config] is each.document]
+    if len(unreplaced) != 1:
+        return
+    [(key, rung, config, document, again)] = unreplaced
+    if again:
+        history.given_up = document
+        return
+    del states[key].rungs[rung][config]
+    if rung == 0:
+        states[key].interrupted[config] = document
+    history.again = key, Promote(config, rung) if rung > 0 else Retry(config)
 
 
 def _counting(
@@ -417,8 +445,8 @@ def _counting(
     for document in own:
         its = document["misc"]["hyperband"]
         chains.setdefault((its["iteration"], its["bracket"]), []).append(document)
-    newest = max((d["misc"]["hyperband"] for d in own), key=lambda its: its["position"], default=None)
-    if newest is not None:
+    if own:
+        newest = own[-1]["misc"]["hyperband"]
         counting = {(newest["iteration"], newest["bracket"]), *((i, s) for i, s, _ in newest["open"])}
         last = max(map(_order, counting))
         chains = {key: chain for key, chain in chains.items() if key in counting or _order(key) > last}

@@ -69,7 +69,12 @@ class Distribution:
     fixed: bool = True
 
     def __contains__(self, value: float) -> bool:
-        if self.step and abs(value / self.step - round(value / self.step)) > 1e-6:
+        if not math.isfinite(value):
+            return False
+        step = 1 if self.name in ("categorical", "randint") else self.step
+        if step and abs(value / step - round(value / step)) > 1e-6:
+            return False
+        if self.log and (value < 0 or (value == 0 and not step)):  # rounded to its step, it may be 0
             return False
         if self.low is None or self.high is None:
             return True
@@ -98,6 +103,10 @@ class Hyperparameter:
         return self.distribution.name == "categorical" or (
             self.decides and self.distribution.name == "randint"
         )
+
+    def has(self, value: float) -> bool:
+        """Whether it can have this value, a choice's being its index."""
+        return value in self.distribution and (self.options is None or 0 <= value < len(self.options))
 
     def number(self, value: Any) -> int | float | None:
         """A value as a number, an option of a choice as its index; None where it can't be told.
@@ -179,6 +188,12 @@ def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str 
     """
     nodes = parameters(space)
     held = {node: vals[label_of(node)][0] for node in nodes if vals[label_of(node)]}
+    if not all(
+        value in distribution(node.arg["obj"])
+        for node, value in held.items()
+        if label_of(node) != budget_label
+    ):
+        return False
     active: set[Apply] = set()
     waiting = [space]
     while waiting:
@@ -196,11 +211,7 @@ def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str 
         if not 0 <= option < len(options):
             return False
         waiting += [selector, options[option]]
-    return active.intersection(nodes) == held.keys() and all(
-        value in distribution(node.arg["obj"])
-        for node, value in held.items()
-        if label_of(node) != budget_label
-    )
+    return active.intersection(nodes) == held.keys()
 
 
 @functools.lru_cache(maxsize=8)

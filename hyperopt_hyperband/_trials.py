@@ -185,7 +185,7 @@ class _Run:
             self.points = self._start(suggested, domain)
         if not self.points:
             return suggested
-        ids = unused(new_ids[: len(self.points)], trials)
+        ids = unused(new_ids[: len(self.points)], trials, ascending=False)
         return [new_document(tid, self.points.popleft(), domain, trials) for tid in ids]
 
     @contextmanager

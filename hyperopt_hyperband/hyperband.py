@@ -45,7 +45,7 @@ from hyperopt_hyperband._samplers import (
 )
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule
-from hyperopt_hyperband._space import configurations, contains, name_of
+from hyperopt_hyperband._space import configurations, contains, hyperparameters, name_of
 from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._warn import warn
 
@@ -155,7 +155,7 @@ def suggest(
             found = itertools.chain(model_draws(asked, request, rng), found)
         return untried(few, found, known, label, plan.max_budget) if few else found
 
-    ids = unused(new_ids, trials)
+    ids = unused(new_ids, trials, ascending=history.linked)
     for number, new_id in zip(numbered(ids, trials), ids, strict=True):
         own_draws = functools.partial(draws, number)
         document = _next_document(new_id, domain, trials, budgets.label, history, own_draws)
@@ -211,17 +211,21 @@ def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
 def _known(
     trials: Trials, issued: list[Document], domain: Domain, plan: Schedule, label: str | None
 ) -> list[Evaluation]:
-    """The evaluations that a model may learn from: those of the space's hyperparameters, and numbers alone.
+    """The evaluations that a model may learn from: those whose values the space's hyperparameters can have.
 
     What was interrupted has been issued again, or will be. A point that names an option of a choice instead
     of its index has failed.
     """
+    space = hyperparameters(domain.expr)
     return [
         e
         for e in evaluations(trials, issued, schedule=plan, label=label)
         if e.status != "interrupted"
         and e.vals.keys() <= domain.params.keys()
-        and all(isinstance(value, numbers.Real) for value in e.vals.values())
+        and all(
+            isinstance(value, int | float) and (name == label or space[name].has(value))
+            for name, value in e.vals.items()
+        )
     ]
 
 

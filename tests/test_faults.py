@@ -5,14 +5,15 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
 from hyperopt import rand, tpe
-from hyperopt.base import JOB_STATE_ERROR, JOB_STATE_NEW, JOB_STATE_RUNNING
+from hyperopt.base import JOB_STATE_NEW, JOB_STATE_RUNNING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulator import Simulation, where, without_budget
+from simulator import Disrupted, Simulation, where, without_budget
 
 from hyperopt_hyperband import bohb, hyperband
 
@@ -41,6 +42,28 @@ serial = st.builds(
     serial=st.just(True),
     seed=st.integers(0, 2**31),
 )
+asked = st.builds(
+    Simulation,
+    max_budget=st.integers(1, 27),
+    workers=st.integers(1, 20),
+    ids=st.integers(1, 5),
+    faults=st.sampled_from([0.0, 0.3]),
+    restarts=st.sampled_from([0.0, 0.05]),
+    asks=st.just(True),
+    seed=st.integers(0, 2**31),
+)
+disrupted = st.builds(
+    Disrupted,
+    max_budget=st.sampled_from([1, 3, 9, 16, 27]),
+    eta=etas,
+    workers=st.integers(1, 12),
+    ids=st.integers(1, 5),
+    faults=st.sampled_from([0.0, 0.1, 0.5]),
+    restarts=st.sampled_from([0.0, 0.02, 0.1]),
+    disruptions=st.integers(1, 5),
+    algo=st.sampled_from([hyperband.suggest, hyperband.suggest, bohb.suggest]),
+    seed=st.integers(0, 2**31),
+)
 thorough = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -50,21 +73,32 @@ def test_every_promise_holds_in_parallel_under_faults(simulation):
     simulation.run().check()
 
 
+@settings(thorough, max_examples=60)
+@given(disrupted, st.sampled_from(["async", "serial", "asks"]))
+def test_documents_lost_disordered_joined_or_of_another_space_are_told_once_and_break_no_promise(
+    simulation, driver
+):
+    serial = {"serial": True, "workers": 1}
+    replace(simulation, **{"async": {}, "serial": serial, "asks": {"asks": True}}[driver]).run().check()
+
+
+@settings(thorough, max_examples=40)
+@given(asked)
+def test_every_promise_holds_where_evaluations_are_asked_for_and_told(simulation):
+    simulation.run().check()
+
+
 @thorough
 @given(serial)
 def test_every_promise_holds_when_the_process_dies(simulation):
     simulation.run().check()
-    again = {doc["tid"]: doc for doc in simulation.docs}
     anywhere = dict.fromkeys(("since", "open", "before", "position"))
-    for tid in simulation.dead:
-        if again[tid]["state"] == JOB_STATE_ERROR:
-            continue  # interrupted twice
-        stamp = again[tid]["misc"]["hyperband"]
+    for dead in simulation.dead:
         assert any(
-            doc["misc"]["hyperband"] | anywhere == stamp | anywhere
-            and without_budget(doc) == without_budget(again[tid])
+            doc["misc"]["hyperband"] | anywhere == dead["misc"]["hyperband"] | anywhere
+            and without_budget(doc) == without_budget(dead)
             for doc in simulation.docs
-            if doc is not again[tid]
+            if doc is not dead
         ), "an evaluation that was cut short is issued again"
 
 

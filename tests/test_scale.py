@@ -1,8 +1,10 @@
 """However long a run is, a suggestion looks at the documents that count, and sees what all of them tell."""
 
+import json
 import random
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 import pytest
@@ -13,7 +15,7 @@ from simulator import AsyncTrials, Simulation
 from hyperopt_hyperband import hyperband
 from hyperopt_hyperband._documents import outcome
 from hyperopt_hyperband._history import read
-from hyperopt_hyperband._promotion import BracketState, Done, Sample, Wait, decide, promotable
+from hyperopt_hyperband._promotion import BracketState, Done, Promote, Retry, Sample, Wait, decide, promotable
 
 pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget=")
 
@@ -110,26 +112,49 @@ def test_suggest_looks_at_few_more_documents_where_ids_are_left_out(gap):
 OTHER_ETA = 11
 
 
+def place(doc):
+    stamp = doc["misc"]["hyperband"]
+    return tuple(stamp[name] for name in ("iteration", "bracket", "rung", "config"))
+
+
+def of_the_newest_run(docs):
+    """The documents of the newest one's run, but for those promoted from one that is not there."""
+    stamps = [doc["misc"].get("hyperband") for doc in docs]
+    own = [doc for doc, its in zip(docs, stamps, strict=True) if its and its["eta"] != OTHER_ETA]
+    own = [doc for doc in own if doc["misc"]["hyperband"]["run"] == own[-1]["misc"]["hyperband"]["run"]]
+    kept = {}
+    for doc in sorted(own, key=lambda doc: doc["tid"]):
+        iteration, bracket, rung, config = place(doc)
+        below = kept.get((iteration, bracket, rung - 1, config))
+        if rung == 0 or (below and below["tid"] == doc["misc"]["hyperband"]["below"]):
+            kept[place(doc)] = doc
+            yield doc
+
+
 def everything_read(docs, serial):
-    """The outcomes of all brackets, from all documents in the order of the run."""
-    outcomes = {}
-    for doc in docs:
-        stamp = doc["misc"].get("hyperband")
-        if stamp is None or stamp["eta"] == OTHER_ETA:
-            continue
-        key, rung, config = (stamp["iteration"], stamp["bracket"]), stamp["rung"], stamp["config"]
-        if key not in outcomes:
+    """The outcomes of all brackets, from all documents, and what issues the interrupted evaluation again."""
+    outcomes, left_behind, interrupted = {}, {}, set()
+    for doc in of_the_newest_run(docs):
+        *key, rung, config = place(doc)
+        if (key := tuple(key)) not in outcomes:
             for older in outcomes.values():
                 older.closed = True
             outcomes[key] = BracketState(tuple({} for _ in range(key[1] + 1)))
         bracket = outcomes[key]
         bracket.closed |= rung > 0
-        if not (serial and doc["state"] == JOB_STATE_RUNNING):
-            bracket.rungs[rung][config] = doc
-            bracket.interrupted.pop(config, None)
-        elif rung == 0:
-            bracket.interrupted[config] = doc
-    return outcomes
+        bracket.rungs[rung][config] = doc
+        if left_behind.pop(place(doc), None):
+            interrupted.add(place(doc))
+        if serial and doc["state"] == JOB_STATE_RUNNING and doc["book_time"] and not doc["owner"]:
+            left_behind[place(doc)] = doc
+    again = None
+    if len(left_behind) == 1 and not left_behind.keys() & interrupted:
+        [((*key, rung, config), doc)] = left_behind.items()
+        del outcomes[tuple(key)].rungs[rung][config]
+        if rung == 0:
+            outcomes[tuple(key)].interrupted[config] = doc
+        again = tuple(key), Promote(config, rung) if rung > 0 else Retry(config)
+    return outcomes, again
 
 
 @dataclass
@@ -161,7 +186,7 @@ class Compared(Simulation):
 
     def compare(self):
         serial = not self.trials.asynchronous
-        expected = everything_read(sorted(self.docs, key=lambda doc: doc["tid"]), serial)
+        expected, again = everything_read(self.docs, serial)
         history = read(self.trials, self.plan)
         assert history.brackets.keys() <= expected.keys()
         actions = {}
@@ -179,6 +204,7 @@ class Compared(Simulation):
             assert all(rung in ({}, of_all) for rung, of_all in zip(found.rungs, whole.rungs, strict=True))
         self.completed = frozenset(key for key, action in actions.items() if action == Done())
         following = [item for item in actions.items() if item[1] not in (Wait(), Done())]
+        following = [again] * (again is not None) + following
         for _ in range(2):
             key, action = history.next_action()
             assert (key, action) == (following[0] if following else (key, Sample()))
@@ -219,16 +245,37 @@ def put_the_first_last(simulation):
     simulation.docs.append(simulation.docs.pop(0))
 
 
-def unlink(simulation):
-    for doc in simulation.docs:
-        del doc["misc"]["hyperband"]["open"]
-        doc["misc"]["hyperband"].pop("before", None)
+def drop_the_foreign_trials(simulation):
+    simulation.docs[:] = [doc for doc in simulation.docs if doc["misc"].get("hyperband", {}).get("eta") == 3]
 
 
+def go_through_json(simulation):
+    simulation.docs[:] = json.loads(json.dumps(simulation.docs, default=str))
+
+
+def put_another_run_before(simulation):
+    other = Simulation(max_budget=27, workers=5, seed=simulation.seed + 1)
+    while len(other.docs) < 60:
+        other.step()
+    simulation.docs[:0] = other.docs
+
+
+@pytest.mark.filterwarnings("ignore:.*trials come from a Hyperband run with other")
+@pytest.mark.filterwarnings("ignore:.*trials are not of the run that goes on")
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("spoil", [lose_some, shuffle, put_the_first_last, unlink])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lose_some,
+        shuffle,
+        put_the_first_last,
+        drop_the_foreign_trials,
+        go_through_json,
+        put_another_run_before,
+    ],
+)
 def test_all_documents_decide_where_the_links_lead_nowhere(spoil, seed):
-    simulation = Compared(max_budget=27, workers=12, ids=3, faults=0.1, slow=0.05, seed=seed)
+    simulation = Compared(max_budget=27, workers=12, ids=3, faults=0.1, slow=0.05, foreign=0.05, seed=seed)
     for _ in range(150):
         simulation.step()
     issued = len(simulation.docs)
@@ -245,7 +292,7 @@ def test_a_bracket_that_has_promoted_stays_closed_when_an_evaluation_is_repeated
     for doc in finished:
         doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": float(doc["tid"])}
     trials._dynamic_trials += hyperband.suggest([9], DOMAIN, trials, 0)
-    unfinished["state"] = JOB_STATE_RUNNING
+    unfinished["state"], unfinished["book_time"] = JOB_STATE_RUNNING, datetime.now()
     trials._dynamic_trials += hyperband.suggest([10], DOMAIN, trials, 0)
     stamps = [doc["misc"]["hyperband"] for doc in trials._dynamic_trials[9:]]
     assert [(stamp["rung"], stamp["config"]) for stamp in stamps] == [(1, 0), (0, 8)]
@@ -313,5 +360,5 @@ def test_experiments_that_have_the_same_ids_keep_apart(in_turns):
         found = read(together.view(key), simulation.plan)
         assert found.brackets
         for bracket, outcomes in found.brackets.items():
-            own = everything_read(simulation.docs, serial=False)[bracket]
+            own = everything_read(simulation.docs, serial=False)[0][bracket]
             assert all(rung in ({}, of_all) for rung, of_all in zip(outcomes.rungs, own.rungs, strict=True))
