@@ -46,7 +46,31 @@ def documents(trials: Trials) -> list[Document]:
 
 def everyones(trials: Trials) -> list[Document]:
     """The documents of a Trials and of its other views."""
+    if in_mongo(trials):
+        return _with_failed(trials)
     return getattr(trials, "_dynamic_trials", trials.trials)  # type: ignore[no-any-return]
+
+
+def in_mongo(trials: Trials) -> bool:
+    """Whether they are MongoTrials: a server has the documents, and its workers take them up."""
+    return hasattr(getattr(trials, "handle", None), "jobs")
+
+
+def _with_failed(trials: Trials) -> list[Document]:
+    """The documents of a MongoTrials as of its last refresh, which leaves out those of failed evaluations.
+
+    Until the next refresh they stay the same objects, and the failed ones cost one query.
+    """
+    refreshed, everything = vars(trials).get("_with_failed", (None, []))
+    if refreshed is not trials.trials:
+        query = {"state": JOB_STATE_ERROR}
+        if trials._exp_key is not None:
+            query["exp_key"] = trials._exp_key
+        failed = {document["_id"]: document for document in trials.handle.jobs.find(query)}
+        others = [document for document in trials.trials if document["_id"] not in failed]
+        everything = in_order([*others, *failed.values()])
+        trials._with_failed = trials.trials, everything
+    return everything  # type: ignore[no-any-return]
 
 
 def newest_first(trials: Trials) -> Iterator[int]:

@@ -213,7 +213,7 @@ def newest_schedule(trials: Trials) -> Schedule | None:
     """The schedule of the newest stamped document, but for a step of its budgets; None without a stamp."""
     for document in reversed(documents(trials)):
         found = stamp_of(document)
-        if found and found.keys() >= STAMP and "foreign" not in found:
+        if found and STAMP.issubset(found) and "foreign" not in found:
             return schedule(found["min_budget"], found["max_budget"], found["eta"])
     return None
 
@@ -389,7 +389,7 @@ def _alike(one: Document, other: Document) -> bool:
     """Whether two documents have the same hyperparameters, the budget aside."""
     label = other["misc"]["hyperband"].get("label")
     ours, theirs = vals_of(one), vals_of(other)
-    return ours.keys() == theirs.keys() and all(ours[name] == theirs[name] for name in ours if name != label)
+    return set(ours) == set(theirs) and all(ours[name] == theirs[name] for name in ours if name != label)
 
 
 STAMP = {
@@ -402,7 +402,7 @@ STAMP = {
 def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
     return (
         stamp is not None
-        and stamp.keys() >= STAMP
+        and STAMP.issubset(stamp)  # the keys() of PyMongo's dicts are a list
         and "foreign" not in stamp
         and (stamp["min_budget"], stamp["max_budget"], stamp["eta"])
         == (schedule.min_budget, schedule.max_budget, schedule.eta)

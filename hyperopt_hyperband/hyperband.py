@@ -206,7 +206,7 @@ def _known(
 
 def _has(domain: Domain, label: str | None, vals: Vals) -> bool:
     """Whether the space can draw these values; those of other labels are another matter."""
-    return vals.keys() != domain.params.keys() or contains(domain.expr, vals, label)
+    return set(vals) != domain.params.keys() or contains(domain.expr, vals, label)
 
 
 def _settle(history: History) -> None:
