@@ -152,11 +152,24 @@ def times_of(document: Document) -> tuple[datetime | None, datetime | None]:
     return document.get("book_time"), document.get("refresh_time")
 
 
-def disown(document: Document) -> None:
+def disown(trials: Trials, document: Document) -> None:
     """Write down that an evaluation is foreign to the run, whatever its stamp says; nobody is to begin it."""
     document["misc"]["hyperband"]["foreign"] = 1
-    if document["state"] == JOB_STATE_NEW:
+    unbegun = document["state"] == JOB_STATE_NEW
+    if unbegun:
         fail(document, ValueError("foreign to the run that goes on"))
+    if in_mongo(trials):
+        # A worker writes its result to the version that it knows: that stays, unless nobody has begun.
+        itself = {"_id": document["_id"]}
+        trials.handle.jobs.update_one(itself, {"$set": {"misc.hyperband.foreign": 1}})
+        if unbegun:
+            ended = {
+                "state": document["state"],
+                "misc.error": document["misc"]["error"],
+                "refresh_time": document["refresh_time"],
+            }
+            unless_begun = itself | {"state": JOB_STATE_NEW}
+            trials.handle.jobs.update_one(unless_begun, {"$set": ended, "$inc": {"version": 1}})
 
 
 def left_behind(document: Document) -> bool:

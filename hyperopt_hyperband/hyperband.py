@@ -121,7 +121,7 @@ def suggest(
     if history.foreign or not history.brackets:
         _check_start(plan, domain, trials)
         _warn_at_start(history, budgets, domain)
-    _settle(history)
+    _settle(trials, history)
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
     generator = functools.cache(
@@ -209,10 +209,10 @@ def _has(domain: Domain, label: str | None, vals: Vals) -> bool:
     return set(vals) != domain.params.keys() or contains(domain.expr, vals, label)
 
 
-def _settle(history: History) -> None:
+def _settle(trials: Trials, history: History) -> None:
     """Write down, for all who read the documents, what is not of the run, and what is given up."""
     for document in history.misfits:
-        disown(document)
+        disown(trials, document)
     if history.misfits:
         warn(
             f"{len(history.misfits)} trials are not of the run that goes on: they come from another one, lie "

@@ -4,6 +4,7 @@ import importlib
 import random
 import threading
 import time
+import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import places, run
-from hyperopt import hp, mongoexp, tpe
+from hyperopt import STATUS_OK, hp, mongoexp, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_NEW, Domain
 
 from hyperopt_hyperband import _history, bohb, hyperband
@@ -302,3 +303,40 @@ def test_a_model_draws_the_configurations(by_hand, algo):
     run(failing_at_the_foot, SPACE, 2 * PLAN.evaluations, mongo_trials(), algo=algo)
     assert sorted(place for place in places(as_trials(stored())) if place[0] == 0) == sorted(PLANNED)
     assert_promoted_are_the_best(stored())
+
+
+def test_what_is_foreign_is_written_to_the_store_and_no_worker_begins_it(by_hand):
+    run(loss, SPACE, 6, mongo_trials())
+    insert(mongo_trials(), 3)
+    queued = {document["tid"] for document in stored() if document["state"] == JOB_STATE_NEW}
+    narrow = SPACE | {"x": hp.uniform("x", 0, 1)}
+    foreign = {document["tid"] for document in stored() if not 0 <= document["misc"]["vals"]["x"][0] <= 1}
+    assert queued & foreign
+    with pytest.warns(UserWarning, match="are not of the run that goes on"):
+        run(loss, narrow, 30, mongo_trials(), max_queue_len=4)  # so that fmin does not wait for the queue
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # once is enough
+        run(loss, narrow, 36, mongo_trials())
+    for document in stored():
+        assert ("foreign" in document["misc"]["hyperband"]) == (document["tid"] in foreign)
+        if document["tid"] in foreign & queued:
+            assert (document["state"], document["owner"]) == (JOB_STATE_ERROR, None)
+            assert "foreign" in document["misc"]["error"][1]
+    assert all(0 <= document["misc"]["vals"]["x"][0] <= 1 for document in stored()[9:])
+    assert hyperband.report(mongo_trials()).foreign == len(foreign)
+
+
+def test_a_worker_that_is_at_a_foreign_evaluation_ends_it_in_peace(by_hand):
+    run(loss, SPACE, 6, mongo_trials())
+    insert(mongo_trials(), 2)
+    jobs = Worker().mj
+    job, other = jobs.reserve("worker"), stored()[7]
+    with pytest.warns(UserWarning, match="are not of the run"):
+        insert(mongo_trials(), 1, SPACE | {"x": hp.uniform("x", 6, 7)})
+    mongoexp.MongoCtrl(mongo_trials(), job, read_only=False).checkpoint({"status": STATUS_OK, "loss": 1.0})
+    jobs.update(job, {"state": JOB_STATE_DONE})
+    [ended] = [document for document in stored() if document["tid"] == job["tid"]]
+    assert (ended["state"], ended["result"]["loss"]) == (JOB_STATE_DONE, 1.0)
+    assert ended["misc"]["hyperband"]["foreign"] == 1
+    [never_begun] = [document for document in stored() if document["tid"] == other["tid"]]
+    assert (never_begun["state"], never_begun["owner"]) == (JOB_STATE_ERROR, None)
