@@ -306,6 +306,28 @@ def attach(trials: Trials, tid: Hashable, attachments: Mapping[str, Any]) -> Non
         own[name] = value
 
 
+def attached(trials: Trials, document: Document, name: str) -> Any:
+    """An attachment of an evaluation; None where there is none."""
+    try:
+        return trials.trial_attachments(document)[name]
+    except KeyError:
+        return None
+
+
+def attached_to(trials: Trials, tid: Hashable, name: str) -> Any:
+    """An attachment of the evaluation with this id; None where there is none."""
+    document = trials.handle.jobs.find_one({"tid": tid}) if in_mongo(trials) else None
+    return attached(trials, document or {"tid": tid}, name)
+
+
+def detach(trials: Trials, document: Document, name: str) -> None:
+    """Delete an attachment of an evaluation, where it has it."""
+    if not in_mongo(trials):
+        trials.attachments.pop(trials.aname(document, name), None)
+    elif name in trials.handle.attachment_names(document):
+        trials.handle.delete_attachment(document, name)
+
+
 def plain(value: Any) -> Any:
     """The same number as Python has it."""
     return value.item() if isinstance(value, np.generic) else value

@@ -340,3 +340,36 @@ def test_a_worker_that_is_at_a_foreign_evaluation_ends_it_in_peace(by_hand):
     assert ended["misc"]["hyperband"]["foreign"] == 1
     [never_begun] = [document for document in stored() if document["tid"] == other["tid"]]
     assert (never_begun["state"], never_begun["owner"]) == (JOB_STATE_ERROR, None)
+
+
+@pytest.mark.parametrize("in_folder", [False, True], ids=["database", "folder"])
+def test_a_promotion_takes_up_the_checkpoint(by_hand, tmp_path, in_folder):
+    folder = tmp_path / "checkpoints" if in_folder else None
+
+    @hyperband.with_budget(checkpoint_dir=folder)
+    def train(params, budget=9, checkpoint=None):
+        if params["x"] > 3:
+            raise ArithmeticError
+        trained = checkpoint.state if checkpoint else []
+        return {"loss": (params["x"] - 1) ** 2 + 1 / budget, "status": STATUS_OK, "trained": trained} | {
+            "checkpoint": [*trained, budget]
+        }
+
+    run(train, {"x": SPACE["x"]}, PLAN.evaluations, mongo_trials())
+    assert sorted(places(as_trials(stored()))) == sorted(PLANNED)
+    budgets = {b.s: [rung.budget for rung in b.rungs] for b in PLAN.brackets}
+    for document in stored():
+        its = document["misc"]["hyperband"]
+        if document["state"] == JOB_STATE_DONE:
+            assert document["result"]["trained"] == budgets[its["bracket"]][: its["rung"]]
+
+    # Once the next iteration is under way, what is left is that of its own bracket.
+    run(train, {"x": SPACE["x"]}, PLAN.evaluations + 4, mongo_trials())
+    handle = mongo_trials().handle
+    left = [document for document in stored() if "checkpoint" in handle.attachment_names(document)]
+    assert left
+    assert {document["misc"]["hyperband"]["iteration"] for document in left} == {1}
+    attached = [name for name in handle.gfs.list() if name.endswith("_checkpoint")]
+    assert sorted(attached) == sorted(f"{document['_id']}_checkpoint" for document in left)
+    if in_folder:
+        assert len(list(folder.rglob("*.pkl"))) == len(list(folder.iterdir())) == len(left)
