@@ -84,7 +84,13 @@ def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
     """The same documents and attachments in a plain Trials, or in `into`.
 
     The copy has no threads, sessions and executors, which do not pickle, and not the objective.
+    Raises ValueError for MongoTrials.
     """
+    if in_mongo(trials):
+        raise ValueError(
+            "MongoTrials can't be copied, nor need be saved, since their server keeps them: leave out "
+            "save_trials; to evaluate on an executor instead, begin with new ExecutorTrials"
+        )
     copy = Trials(exp_key=trials._exp_key, refresh=False) if into is None else into
     copy._exp_key = trials._exp_key
     copy._dynamic_trials = list(documents(trials))

@@ -44,7 +44,8 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     ------
     ValueError
         Another process has the file, there is no such folder, it can't be written to, or the path is that of
-        something else than a file. In fmin: a later call in this process has the file.
+        something else than a file. In fmin: a later call in this process has the file, or the
+        trials are MongoTrials, which their server keeps.
     """
     target = Path(path).resolve()  # the same file still where the objective changes the working directory
     if not target.parent.is_dir() or (target.exists() and not target.is_file()):

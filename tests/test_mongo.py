@@ -15,7 +15,7 @@ from conftest import places, run
 from hyperopt import STATUS_OK, hp, mongoexp, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_NEW, Domain
 
-from hyperopt_hyperband import _history, bohb, hyperband
+from hyperopt_hyperband import ExecutorTrials, _history, bohb, hyperband
 
 mongomock = pytest.importorskip("mongomock", reason="it plays the server")
 pymongo = pytest.importorskip("pymongo", reason="MongoTrials needs it")
@@ -373,3 +373,14 @@ def test_a_promotion_takes_up_the_checkpoint(by_hand, tmp_path, in_folder):
     assert sorted(attached) == sorted(f"{document['_id']}_checkpoint" for document in left)
     if in_folder:
         assert len(list(folder.rglob("*.pkl"))) == len(list(folder.iterdir())) == len(left)
+
+
+def test_what_mongo_trials_can_not_do_is_refused_with_the_way_out(by_hand, tmp_path):
+    with pytest.raises(ValueError, match=r"ExecutorTrials"):
+        hyperband.ask(mongo_trials(), SPACE, algo=hyperband.suggest)
+    assert stored() == []
+    save = hyperband.save_trials(tmp_path / "trials.pkl")
+    with pytest.raises(ValueError, match=r"leave out save_trials.*ExecutorTrials"):
+        run(loss, SPACE, 5, mongo_trials(), early_stop_fn=save)
+    with pytest.raises(ValueError, match=r"begin with new ExecutorTrials"):
+        ExecutorTrials(trials=mongo_trials())
