@@ -18,6 +18,7 @@ from hyperopt_hyperband._documents import (
     fail,
     finish,
     hyperparameters_of,
+    in_mongo,
     is_running,
     tid_of,
 )
@@ -46,7 +47,17 @@ def ask(
     -------
     dict or None
         Its document, marked as running; None where the algorithm has nothing more to suggest.
+
+    Raises
+    ------
+    ValueError
+        The trials are MongoTrials.
     """
+    if in_mongo(trials):
+        raise ValueError(
+            "MongoTrials hand their evaluations to workers of their own, none to ask: pass hyperopt.Trials() "
+            "or ExecutorTrials()"
+        )
     domain = Domain(_evaluated_elsewhere, space, pass_expr_memo_ctrl=True)
     if seed is None:
         seed = int(np.random.default_rng().integers(2**31 - 1))

@@ -15,7 +15,7 @@ from typing import Any
 from hyperopt.base import Ctrl
 from hyperopt.fmin import pickler
 
-from hyperopt_hyperband._documents import budget_of, stamp_of
+from hyperopt_hyperband._documents import attached_to, budget_of, in_mongo, stamp_of
 from hyperopt_hyperband._schedule import Budget
 
 logger = logging.getLogger("hyperopt_hyperband")
@@ -66,10 +66,7 @@ def slot_of_trial(ctrl: Ctrl, folder: Path | None) -> Slot | None:
     stamp, budget = stamp_of(ctrl.current_trial), budget_of(ctrl.current_trial)
     if stamp is None or budget is None:
         return None
-    below = None
-    attachments = ctrl.trials.trial_attachments({"tid": stamp.get("below")})
-    if NAME in attachments:
-        below = attachments[NAME]
+    below = unpacked(attached_to(ctrl.trials, stamp["below"], NAME)) if "below" in stamp else None
     own = str(Path(below).parent) if isinstance(below, str) else f"{stamp['config']}-{uuid.uuid4().hex}"
     return Slot(folder, below, own, budget, stamp["max_budget"])
 
@@ -99,6 +96,18 @@ def configuration_name(vals: Mapping[str, Any]) -> str:
 def file_name(own: str, budget: Budget) -> str:
     """The name of the file of a configuration's checkpoint at a budget."""
     return f"{own}/{float(budget)!r}.pkl"
+
+
+def packed(left: bytes | str, ctrl: Ctrl) -> bytes | str:
+    """What an evaluation leaves, as its trials can keep it: MongoTrials takes bytes alone."""
+    return left.encode() if isinstance(left, str) and in_mongo(ctrl.trials) else left
+
+
+def unpacked(left: bytes | str | None) -> bytes | str | None:
+    """What an evaluation has left, again as a pickle, or the name of a file."""
+    if isinstance(left, bytes) and not left.startswith(pickle.PROTO):
+        return left.decode()
+    return left
 
 
 def take_up(slot: Slot | None) -> Checkpoint | None:

@@ -62,7 +62,31 @@ def documents(trials: Trials) -> list[Document]:
 
 def everyones(trials: Trials) -> list[Document]:
     """The documents of a Trials and of its other views."""
+    if in_mongo(trials):
+        return _with_failed(trials)
     return getattr(trials, "_dynamic_trials", trials.trials)  # type: ignore[no-any-return]
+
+
+def in_mongo(trials: Trials) -> bool:
+    """Whether they are MongoTrials: a server has the documents, and its workers take them up."""
+    return hasattr(getattr(trials, "handle", None), "jobs")
+
+
+def _with_failed(trials: Trials) -> list[Document]:
+    """The documents of a MongoTrials as of its last refresh, which leaves out those of failed evaluations.
+
+    Until the next refresh they stay the same objects, and the failed ones cost one query.
+    """
+    refreshed, everything = vars(trials).get("_with_failed", (None, []))
+    if refreshed is not trials.trials:
+        query = {"state": JOB_STATE_ERROR}
+        if trials._exp_key is not None:
+            query["exp_key"] = trials._exp_key
+        failed = {document["_id"]: document for document in trials.handle.jobs.find(query)}
+        others = [document for document in trials.trials if document["_id"] not in failed]
+        everything = in_order([*others, *failed.values()])
+        trials._with_failed = trials.trials, everything
+    return everything  # type: ignore[no-any-return]
 
 
 def newest_first(trials: Trials) -> Iterator[int]:
@@ -76,7 +100,13 @@ def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
     """The same documents and attachments in a plain Trials, or in `into`.
 
     The copy has no threads, sessions and executors, which do not pickle, and not the objective.
+    Raises ValueError for MongoTrials.
     """
+    if in_mongo(trials):
+        raise ValueError(
+            "MongoTrials can't be copied, nor need be saved, since their server keeps them: leave out "
+            "save_trials; to evaluate on an executor instead, begin with new ExecutorTrials"
+        )
     everything = list(documents(trials))
     copy = Trials(exp_key=trials._exp_key, refresh=False) if into is None else into
     copy._exp_key = trials._exp_key
@@ -149,7 +179,7 @@ def budget_of(document: Document) -> Budget | None:
 def stamp_of(document: Document) -> dict[str, Any] | None:
     """Its place in the schedule, as `_history` writes it; None where Hyperband has not issued it."""
     stamp = document["misc"].get("hyperband")
-    return stamp if isinstance(stamp, dict) and stamp.keys() >= STAMP else None
+    return stamp if isinstance(stamp, dict) and STAMP.issubset(stamp) else None
 
 
 def place(document: Document, budget: Budget, stamp: dict[str, Any]) -> None:
@@ -163,11 +193,24 @@ def times_of(document: Document) -> tuple[datetime | None, datetime | None]:
     return _time(document.get("book_time")), _time(document.get("refresh_time"))
 
 
-def disown(document: Document) -> None:
+def disown(trials: Trials, document: Document) -> None:
     """Write down that an evaluation is foreign to the run, whatever its stamp says; nobody is to begin it."""
     document["misc"]["hyperband"]["foreign"] = 1
-    if document["state"] == JOB_STATE_NEW:
+    unbegun = document["state"] == JOB_STATE_NEW
+    if unbegun:
         fail(document, ValueError("foreign to the run that goes on"))
+    if in_mongo(trials):
+        # A worker writes its result to the version that it knows: that stays, unless nobody has begun.
+        itself = {"_id": document["_id"]}
+        trials.handle.jobs.update_one(itself, {"$set": {"misc.hyperband.foreign": 1}})
+        if unbegun:
+            ended = {
+                "state": document["state"],
+                "misc.error": document["misc"]["error"],
+                "refresh_time": document["refresh_time"],
+            }
+            unless_begun = itself | {"state": JOB_STATE_NEW}
+            trials.handle.jobs.update_one(unless_begun, {"$set": ended, "$inc": {"version": 1}})
 
 
 def left_behind(document: Document) -> bool:
@@ -321,6 +364,28 @@ def attach(trials: Trials, tid: Hashable, attachments: Mapping[str, Any]) -> Non
     own = trials.trial_attachments({"tid": tid})
     for name, value in attachments.items():
         own[name] = value
+
+
+def attached(trials: Trials, document: Document, name: str) -> Any:
+    """An attachment of an evaluation; None where there is none."""
+    try:
+        return trials.trial_attachments(document)[name]
+    except KeyError:
+        return None
+
+
+def attached_to(trials: Trials, tid: Hashable, name: str) -> Any:
+    """An attachment of the evaluation with this id; None where there is none."""
+    document = trials.handle.jobs.find_one({"tid": tid}) if in_mongo(trials) else None
+    return attached(trials, document or {"tid": tid}, name)
+
+
+def detach(trials: Trials, document: Document, name: str) -> None:
+    """Delete an attachment of an evaluation, where it has it."""
+    if not in_mongo(trials):
+        trials.attachments.pop(trials.aname(document, name), None)
+    elif name in trials.handle.attachment_names(document):
+        trials.handle.delete_attachment(document, name)
 
 
 def plain(value: Any) -> Any:

@@ -457,7 +457,7 @@ def _alike(one: Document, other: Document) -> bool:
     """Whether two documents have the same hyperparameters, the budget aside."""
     label = other["misc"]["hyperband"].get("label")
     ours, theirs = vals_of(one), vals_of(other)
-    return ours.keys() == theirs.keys() and all(ours[name] == theirs[name] for name in ours if name != label)
+    return set(ours) == set(theirs) and all(ours[name] == theirs[name] for name in ours if name != label)
 
 
 def _sizes(brackets: Iterable[Bracket]) -> list[tuple[int, Budget]]:

@@ -12,7 +12,7 @@ from typing import Any
 from hyperopt.base import Domain
 from hyperopt.pyll.base import Apply, GarbageCollected
 
-from hyperopt_hyperband._checkpoint import Slot, leave, slot_of_parameters, slot_of_trial, take_up
+from hyperopt_hyperband._checkpoint import Slot, leave, packed, slot_of_parameters, slot_of_trial, take_up
 from hyperopt_hyperband._documents import budget_of
 from hyperopt_hyperband._schedule import Budget, positive_number
 from hyperopt_hyperband._space import BudgetLabel, evaluate, has_ctrl, parameters
@@ -50,10 +50,10 @@ def with_budget(
         Takes the parameters, budget, and checkpoint if it is to train on.
     checkpoint_dir : str or path, optional
         A folder for the checkpoints, which all processes and machines of the run see, one subfolder a
-        configuration. Default: Hyperopt's trial attachments, in memory. SparkTrials has none and needs the
-        folder, for itself alone, and a `hyperband.budget` node in the space. What a killed process has half
-        saved is never read; remove the folder after the run. Its files are pickles: let nobody write there
-        whom you do not trust.
+        configuration. Default: Hyperopt's trial attachments, in memory, or in the database of MongoTrials.
+        SparkTrials has none and needs the folder, for itself alone, and a `hyperband.budget` node in the
+        space. What a killed process has half saved is never read; remove the folder after the run. Its files
+        are pickles: let nobody write there whom you do not trust.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def with_budget(
         left = leave(slot, state)
         if left is not None and ctrl is not None:
             # Hyperopt moves it on, where the loss is valid.
-            result["attachments"] = {**result.get("attachments", {}), "checkpoint": left}
+            result["attachments"] = {**result.get("attachments", {}), "checkpoint": packed(left, ctrl)}
         return result
 
     vars(with_trial).update(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from hyperopt.base import Trials
 
-from hyperopt_hyperband._checkpoint import NAME, configuration_name, file_name
-from hyperopt_hyperband._documents import Document, Vals, outcome, vals_of
+from hyperopt_hyperband._checkpoint import NAME, configuration_name, file_name, unpacked
+from hyperopt_hyperband._documents import Document, Vals, attached, detach, outcome, vals_of
 from hyperopt_hyperband._history import History
 from hyperopt_hyperband._promotion import promotable
 from hyperopt_hyperband._schedule import Budget
@@ -50,7 +50,8 @@ def drop(trials: Trials, history: History, folder: Path | None, label: str | Non
     pending = {evaluation.config for evaluation in evaluations if evaluation.pending}
     for evaluation in evaluations:
         if not evaluation.kept:
-            left = trials.attachments.pop(trials.aname(evaluation.document, NAME), None)
+            left = None if folder is None else unpacked(attached(trials, evaluation.document, NAME))
+            detach(trials, evaluation.document, NAME)
             if folder is not None and isinstance(left, str):
                 _remove(folder / left, whole=evaluation.config not in pending)
 

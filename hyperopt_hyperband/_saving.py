@@ -46,7 +46,7 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
     ValueError
         Another process has the file, there is no such folder, it can't be written to, or the path is that of
         something else than a file; or early_stop_fn can't be called. In fmin: a later call in this process
-        has the file.
+        has the file, or the trials are MongoTrials, which their server keeps.
     """
     if early_stop_fn is not None and not callable(early_stop_fn):
         raise ValueError(f"early_stop_fn={early_stop_fn!r}: pass a function, such as no_progress()")

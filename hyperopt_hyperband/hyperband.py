@@ -139,7 +139,7 @@ def suggest(
     if history.foreign or not history.brackets:
         _check_start(plan, domain, trials)
         _warn_at_start(history, budgets, domain, random=model is None)
-    _settle(history)
+    _settle(trials, history)
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
     issued: list[Document] = []
@@ -231,13 +231,13 @@ def _known(
 
 def _has(domain: Domain, label: str | None, vals: Vals) -> bool:
     """Whether the space can draw these values; those of other labels are another matter."""
-    return vals.keys() != domain.params.keys() or contains(domain.expr, vals, label)
+    return set(vals) != domain.params.keys() or contains(domain.expr, vals, label)
 
 
-def _settle(history: History) -> None:
+def _settle(trials: Trials, history: History) -> None:
     """Write down, for all who read the documents, what is not of the run, and what is given up."""
     for document in history.misfits:
-        disown(document)
+        disown(trials, document)
     if history.misfits:
         warn(
             f"{len(history.misfits)} trials are not of the run that goes on: they come from another one, lie "
