@@ -58,6 +58,8 @@ class Space:
     has: Callable[[Vals], bool]
 
 
+NOWHERE = -1
+"""A position that no stamp has."""
 ANY = Space(0, lambda _: True)
 """What those read with who do not know the space."""
 
@@ -258,10 +260,9 @@ def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
         newest = chain[-1]["misc"]["hyperband"]
         history.run = newest["run"]
         oldest = chain[0]["misc"]["hyperband"]
-        history.ends[key] = (
-            moved.get(id(chain[0]), oldest["position"]),
-            moved.get(id(chain[-1]), newest["position"]),
-        )
+        history.ends[key] = oldest["position"], newest["position"]
+        if moved:
+            history.ends[key] = _ends(chain, [moved[id(document)] for document in chain])
         history.brackets[key] = _state(chain, key, left)
     for older in list(history.brackets.values())[:-1]:
         older.closed = True
@@ -383,6 +384,18 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
     return chains
 
 
+def _ends(chain: list[Document], positions: list[int]) -> tuple[int, int]:
+    """Where the documents of a bracket, now at these positions, begin and end.
+
+    If links no longer lead from the last one through all of them, those that are written now lead nowhere:
+    all documents are judged again.
+    """
+    stamps = [document["misc"]["hyperband"] for document in chain]
+    lead = [its["position"] for its in stamps] == positions
+    lead = lead and [its.get("before") for its in stamps[1:]] == positions[:-1]
+    return positions[0], positions[-1] if lead else NOWHERE
+
+
 class _Left(NamedTuple):
     """An evaluation that nobody may be at work on; again: its place was interrupted before."""
 
@@ -436,7 +449,7 @@ def _counting(
     """The run's documents that count, by bracket, in the order of the run; and the schedule's misfits.
 
     A bracket that was complete by the newest stamp is left out: where documents of it are missing, it would
-    look open again.
+    look open again. The last that the run has documents of is not: the next one opens after it.
     """
     own = fitting(trials, schedule, space)
     found = set(map(id, own))
@@ -448,7 +461,7 @@ def _counting(
     if own:
         newest = own[-1]["misc"]["hyperband"]
         counting = {(newest["iteration"], newest["bracket"]), *((i, s) for i, s, _ in newest["open"])}
-        last = max(map(_order, counting))
+        last = max(_order(key) for key in counting if key in chains)
         chains = {key: chain for key, chain in chains.items() if key in counting or _order(key) > last}
     return chains, misfits
 
