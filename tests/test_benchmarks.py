@@ -15,7 +15,6 @@ from conftest import killed
 from problems import load
 from recording import destination, read_text, write_text
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # pools of processes
 BENCHMARKS = Path(article.__file__).parent
 
 

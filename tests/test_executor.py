@@ -30,10 +30,7 @@ from hyperopt.fmin import generate_trials_to_calculate
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:max_evals=.* is too few:UserWarning"),  # runs are cut short on purpose
-]
+pytestmark = pytest.mark.filterwarnings("ignore:max_evals=.* is too few")  # runs are cut short on purpose
 
 PLAN = hyperband.schedule(1, 9)
 ALGORITHMS = {

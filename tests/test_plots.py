@@ -17,9 +17,6 @@ from matplotlib.colors import to_rgb
 
 from hyperopt_hyperband import hyperband, plots
 
-# Matplotlib has nothing to say; its old versions use what pyparsing deprecates.
-pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
-
 PLAN = hyperband.schedule(1, 9)
 ITERATION = PLAN.evaluations
 

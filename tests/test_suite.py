@@ -11,8 +11,6 @@ from hyperopt.pyll.stochastic import sample
 from problems import Choice, Int, all_problems, flat, load, loss_of_training
 from recording import read_text
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # pools of processes
-
 HARTMANN_BEST = {
     3: (0.114614, 0.555649, 0.852547),
     6: (0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573),

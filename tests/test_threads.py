@@ -72,7 +72,6 @@ def test_a_fit_that_fails_ends_the_limit_and_lets_the_next_one_in(monkeypatch, b
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
 def test_a_process_forked_meanwhile_has_all_threads_and_can_fit(before):
     entered, leave = threading.Event(), threading.Event()
 
