@@ -426,6 +426,7 @@ def test_nor_where_the_objective_sees_no_trial(tmp_path):
     assert sorted(path.name for path in folder.glob("*/*.pkl")) == ["1.0.pkl", "3.0.pkl"]
 
 
+@pytest.mark.slow
 def test_kill_9_and_resume_give_the_undisturbed_run(options, tmp_path):
     file = tmp_path / "trials"
 
@@ -466,6 +467,7 @@ def test_kill_9_and_resume_give_the_undisturbed_run(options, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.slow
 def test_an_mlp_continued_is_the_mlp_of_one_longer_fit(options, solver):
     fixed = {"hidden_layer_sizes": (16,), "solver": solver, "random_state": 1}
     stopped = []

@@ -20,6 +20,7 @@ TestSuggestAPI = Suggest_API.make_tst_class(hyperband.suggest, gauss_wave2(), "T
 TestSuggestAPI.__module__ = __name__
 
 
+@pytest.mark.slow
 class TestDomains(unittest.TestCase, CasePerDomain):
     """To the tolerances that Hyperopt's tests have for random search."""
 

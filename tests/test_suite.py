@@ -76,6 +76,7 @@ def draws(problem, count):
 
 
 @every_problem
+@pytest.mark.slow
 def test_the_optimum_is_reached_where_the_problem_says_and_nowhere_undercut(problem):
     # What training reaches depends a little on scikit-learn's version.
     tolerance = 0.02 if problem.trains else 1e-5
@@ -167,6 +168,7 @@ def smallest(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_smallest_suite_runs_once_and_makes_table_json_and_picture(smallest, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     suite.main(smallest)
@@ -194,6 +196,7 @@ def test_the_smallest_suite_runs_once_and_makes_table_json_and_picture(smallest,
     assert "random is left out: fewer than 2 runs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_random_search_and_hyperband_spend_the_same(smallest, tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "draw", lambda *_: None)
     suite.main(smallest)

@@ -35,6 +35,7 @@ def before():
     return found
 
 
+@pytest.mark.slow
 def test_searches_in_several_threads_leave_the_threads_as_they_were(before):
     for repeat in range(5):
         with ThreadPoolExecutor(3) as executor:

@@ -656,6 +656,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same_answer(space):
 
 
 @pytest.mark.skipif(hyperopt.__version__ < "0.3", reason="HyperoptSearchCV came with 0.3")
+@pytest.mark.slow
 def test_hyperoptsearchcv_takes_them(capsys):
     from hyperopt.sklearn import HyperoptSearchCV
     from sklearn.datasets import load_iris

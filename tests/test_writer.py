@@ -11,6 +11,7 @@ from hyperopt_hyperband import _writer
 from hyperopt_hyperband._writer import Writer
 
 
+@pytest.mark.slow
 def test_never_two_at_a_time_however_often_the_lock_file_comes_and_goes(tmp_path):
     target, inside = tmp_path / "file", tmp_path / "inside"
 
