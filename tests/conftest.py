@@ -2,6 +2,7 @@ import math
 import os
 import signal
 import time
+from collections import Counter
 
 import hyperopt
 import numpy as np
@@ -10,6 +11,20 @@ from hyperopt import Trials, fmin, hp
 
 from hyperopt_hyperband import hyperband
 from hyperopt_hyperband._evaluations import Evaluation
+
+QUICK_CASES = 2
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the marks
+def pytest_collection_modifyitems(items):
+    """Of a test with many cases, the first ones are quick; the others count as slow."""
+    cases = Counter()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        cases[test] += 1
+        if cases[test] > QUICK_CASES:
+            item.add_marker(pytest.mark.slow)
+
 
 broken_anneal = pytest.mark.skipif(
     hyperopt.__version__ == "0.2.7" and np.lib.NumpyVersion(np.__version__) >= "2.0.0",

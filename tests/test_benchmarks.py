@@ -15,7 +15,6 @@ from conftest import killed
 from problems import load
 from recording import destination, read_text, write_text
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # pools of processes
 BENCHMARKS = Path(article.__file__).parent
 
 
@@ -58,6 +57,7 @@ def test_an_incomplete_result_replaces_no_stored_one(parser, capsys):
     ],
     ids=["overhead", "parallel", "suite"],
 )
+@pytest.mark.slow
 def test_a_script_that_measures_less_leaves_the_stored_result_alone(
     script, options, file, tmp_path, monkeypatch, capsys
 ):
@@ -136,6 +136,7 @@ def play(path, count, begun=lambda: None):
     return trained
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_with_the_first_evaluation_that_is_not_recorded(tmp_path):
     whole, path = tmp_path / "whole-0.jsonl", tmp_path / "killed-0.jsonl"
     assert play(whole, 400) == 400
@@ -201,6 +202,7 @@ def test_the_first_bracket_alone_is_hyperbands_again_and_again(stream, workers):
     assert drawn == list(range(len(drawn)))
 
 
+@pytest.mark.slow
 def test_in_simulated_time_suggest_keeps_all_workers_busy_and_a_synchronous_hyperband_does_not(stream):
     busy = {
         name: parallel.simulate(stream, name, 16, 10, continued=False).utilisation

@@ -126,6 +126,7 @@ def test_cut_after_any_document_and_gone_on_with_it_is_the_same_run(space, cut):
     assert trials.vals == whole.vals
 
 
+@pytest.mark.slow
 def test_the_same_documents_and_seed_give_the_same_answer_in_a_new_process(tmp_path):
     trials = run(bowl, BOWL, ITERATION, algo=bohb.suggest)
     here = [doc["misc"]["vals"] for doc in always(range(100, 104), Domain(bowl, BOWL), trials, 7)]
@@ -247,6 +248,7 @@ def test_an_existing_hyperparameter_is_the_budget():
         {"x": hp.randint("x", 4), "epochs": hyperband.budget("epochs", 1, 9)},
     ],
 )
+@pytest.mark.slow
 def test_a_space_of_few_points_is_run_to_its_end_without_repeats_in_a_rung(space):
     trials = run(lambda p: p.get("x", 0) + 1 / p["epochs"], space, 3 * ITERATION, algo=always)
     seen = [(place, without_budget(doc)) for place, doc in zip(places(trials), trials.trials, strict=True)]

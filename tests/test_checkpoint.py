@@ -380,7 +380,6 @@ def saves_half(at):
 
 
 @pytest.mark.parametrize("at", [1, 3])
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_checkpoint_whose_saving_was_killed_is_never_handed_out(tmp_path, at):
     folder, file = tmp_path / "checkpoints", tmp_path / "trials"
 
@@ -403,7 +402,6 @@ def test_a_checkpoint_whose_saving_was_killed_is_never_handed_out(tmp_path, at):
     assert partial.exists() == (at == 1)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_nor_where_the_objective_sees_no_trial(tmp_path):
     folder = tmp_path / "checkpoints"
 
@@ -428,7 +426,7 @@ def test_nor_where_the_objective_sees_no_trial(tmp_path):
     assert sorted(path.name for path in folder.glob("*/*.pkl")) == ["1.0.pkl", "3.0.pkl"]
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.slow
 def test_kill_9_and_resume_give_the_undisturbed_run(options, tmp_path):
     file = tmp_path / "trials"
 
@@ -469,6 +467,7 @@ def test_kill_9_and_resume_give_the_undisturbed_run(options, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.slow
 def test_an_mlp_continued_is_the_mlp_of_one_longer_fit(options, solver):
     fixed = {"hidden_layer_sizes": (16,), "solver": solver, "random_state": 1}
     stopped = []

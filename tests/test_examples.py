@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from hyperopt_hyperband import hyperband
 
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_the_walk_through(tmp_path):
     shown = subprocess.run(
         [sys.executable, ROOT / "examples" / "walkthrough.py", tmp_path],

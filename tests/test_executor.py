@@ -30,10 +30,7 @@ from hyperopt.fmin import generate_trials_to_calculate
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:max_evals=.* is too few:UserWarning"),  # runs are cut short on purpose
-]
+pytestmark = pytest.mark.filterwarnings("ignore:max_evals=.* is too few")  # runs are cut short on purpose
 
 PLAN = hyperband.schedule(1, 9)
 ALGORITHMS = {
@@ -625,6 +622,7 @@ def test_a_broken_executor_says_what_to_do(space):
     assert states(trials) == [JOB_STATE_CANCEL]
 
 
+@pytest.mark.slow
 def test_loky_goes_on_after_its_worker_is_killed(space, tmp_path):
     loky = pytest.importorskip("joblib.externals.loky", reason="needs joblib, which has loky")
 
@@ -712,6 +710,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.slow
 def test_ctrl_c_in_a_terminal_leaves_no_process_behind_and_the_pool_whole(tmp_path, method):
     (tmp_path / "script.py").write_text(SCRIPT)
     child = subprocess.Popen(
@@ -765,6 +764,7 @@ def ended(script, method, **options):
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.slow
 def test_a_script_without_a_guard_is_told_to_have_one(tmp_path, method):
     (tmp_path / "script.py").write_text(UNGUARDED)
     told = ended(tmp_path / "script.py", method)
@@ -776,12 +776,14 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path, method):
     assert "freeze_support" not in told.stderr
 
 
+@pytest.mark.slow
 def test_so_is_a_script_that_is_no_file():
     *_, last = ended("-", "spawn", input=UNGUARDED).stderr.splitlines()
     assert "BrokenExecutor" in last
     assert "imports the script, so that has to be a file" in last
 
 
+@pytest.mark.slow
 def test_where_processes_are_forked_it_needs_none(tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     assert ended(tmp_path / "script.py", "fork").stdout == "done 5\n"
@@ -791,6 +793,7 @@ def dying(params):
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_in_its_first_evaluation_keeps_the_usual_advice(space):
     with (
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor,
@@ -807,6 +810,7 @@ def after_one(params, folder):
     return 0
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_later_is_not_told_of_guards(space, tmp_path):
     with (
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor,

@@ -15,6 +15,7 @@ from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, JOB_STATE_ERROR
 from hyperopt_hyperband import ExecutorTrials, hyperband
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+pytestmark = pytest.mark.slow
 
 WORKERS = 3
 

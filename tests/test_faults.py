@@ -90,6 +90,7 @@ def test_every_promise_holds_where_evaluations_are_asked_for_and_told(simulation
 
 @thorough
 @given(serial)
+@pytest.mark.slow
 def test_every_promise_holds_when_the_process_dies(simulation):
     simulation.run().check()
     anywhere = dict.fromkeys(("since", "open", "before", "position"))
@@ -214,6 +215,7 @@ def test_the_report_can_be_asked_for_at_any_time(serial):
         assert report.evaluations == len(simulation.docs) - len(pending)
 
 
+@pytest.mark.slow
 def test_the_same_documents_and_seed_give_the_same_answer_in_a_new_process(tmp_path):
     simulation = Simulation(workers=5, faults=0.2, max_budget=27)
     for _ in range(150):

@@ -14,12 +14,13 @@ from sklearn.neural_network import MLPClassifier
 
 from hyperopt_hyperband import hyperband
 
-pytestmark = pytest.mark.filterwarnings("ignore:the objective can't see its budget")
+pytestmark = pytest.mark.filterwarnings("ignore:the objective can't see its budget", "ignore:the space has")
 
 TestSuggestAPI = Suggest_API.make_tst_class(hyperband.suggest, gauss_wave2(), "TestSuggestAPI")
 TestSuggestAPI.__module__ = __name__
 
 
+@pytest.mark.slow
 class TestDomains(unittest.TestCase, CasePerDomain):
     """To the tolerances that Hyperopt's tests have for random search."""
 

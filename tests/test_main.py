@@ -81,6 +81,7 @@ def test_plan_says_so_where_no_two_budgets_fit(capsys):
 
 
 @pytest.mark.parametrize("saved_by", ["fmin", "save_trials"])
+@pytest.mark.slow
 def test_report_reads_a_file_in_a_process_of_its_own(space, tmp_path, saved_by):
     file = tmp_path / "trials"
     options = {

@@ -312,11 +312,12 @@ class Odd(int):
 
 @pytest.mark.parametrize("function", [hyperband.save_trials, hyperband.load_trials])
 def test_a_path_is_the_path_of_a_file(function, tmp_path):
-    for wrong in (Trials(), None, 3, b"trials", (tmp_path / "trials").open("w")):
-        with pytest.raises(
-            ValueError, match=r"path=.*: pass the path of a file, a str or Path; early_stop_fn=save"
-        ):
-            function(wrong)
+    with (tmp_path / "trials").open("w") as file:
+        for wrong in (Trials(), None, 3, b"trials", file):
+            with pytest.raises(
+                ValueError, match=r"path=.*: pass the path of a file, a str or Path; early_stop_fn=save"
+            ):
+                function(wrong)
     with pytest.raises(ValueError, match=r"path=.*: pass a file in a folder that exists"):
         function(tmp_path)
 

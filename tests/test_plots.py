@@ -17,9 +17,6 @@ from matplotlib.colors import to_rgb
 
 from hyperopt_hyperband import hyperband, plots
 
-# Matplotlib has nothing to say; its old versions use what pyparsing deprecates.
-pytestmark = pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
-
 PLAN = hyperband.schedule(1, 9)
 ITERATION = PLAN.evaluations
 
@@ -304,6 +301,7 @@ def test_all_can_be_drawn_in_mid_run(space, evaluations):
     assert drawn
 
 
+@pytest.mark.slow
 def test_all_can_be_drawn_where_nothing_has_succeeded(space):
     calls = []
 
@@ -331,6 +329,7 @@ def test_all_can_be_drawn_with_float_budgets_and_no_label(space):
     assert [t.get_text() for t in plots.evaluations(trials).get_xticklabels()] == ["0.1", "0.3", "0.9"]
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_by_a_plot_alone():
     script = (
         "import sys\n"

@@ -365,6 +365,7 @@ def test_the_whole_text():
     )
 
 
+@pytest.mark.filterwarnings("ignore:the space has")
 def test_the_html_shows_the_same_and_escapes_everything():
     space = {
         "<b>": hp.choice("<b>", ["<script>alert(1)</script>", "&amp;"]),

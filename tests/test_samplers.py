@@ -165,6 +165,7 @@ def one_by_one(ids):
     return drawn(trials._dynamic_trials)
 
 
+@pytest.mark.slow
 def test_ids_of_any_kind_get_draws_of_their_own_the_same_in_every_process():
     here = one_by_one(NAMES)
     assert len(set(here)) == len(NAMES)

@@ -23,7 +23,7 @@ from hyperopt.fmin import pickler
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:max_evals=.* is too few")  # runs are cut short on purpose
 
 PLAN = hyperband.schedule(1, 9)
 ITERATIONS = 3
@@ -61,6 +61,7 @@ def work(space, file, log, begun):
     )
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_loses_nothing_but_what_is_in_flight(space, tmp_path):
     file, log = tmp_path / "trials", os.open(tmp_path / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     rng = random.Random(0)
@@ -229,6 +230,7 @@ def alive(group):
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_a_search_in_processes_that_is_killed_goes_on_in_one(space, tmp_path, seed):
     file, log = tmp_path / "trials", os.open(tmp_path / "log", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
     rng = random.Random(seed)

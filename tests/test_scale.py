@@ -96,6 +96,7 @@ def test_several_ids_read_the_documents_once():
     assert sum(five) < sum(one) / 3
 
 
+@pytest.mark.slow
 def test_suggest_looks_at_no_more_documents_while_evaluations_never_end():
     counts = looks(20_000, workers=20, ids=5, stuck=(0, 10, 20, 1000))
     assert max(counts[-1000:]) <= max(counts[500:1500])

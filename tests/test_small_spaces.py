@@ -165,6 +165,7 @@ def test_foreign_trials_at_the_full_budget_are_not_drawn_again():
     assert set(feet) == {configuration(doc) for doc in trials.trials} - foreign
 
 
+@pytest.mark.slow
 def test_what_is_never_drawn_by_chance_gets_its_turn_and_what_can_t_be_drawn_does_not():
     rare = hp.pchoice("x", [(1e-9, 0), (1 - 1e-9, 1), (0.0, 2)])
     trials = run(loss, {"x": rare, "n": N}, 44)

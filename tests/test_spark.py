@@ -15,6 +15,7 @@ from hyperopt_hyperband import hyperband
 
 pyspark = pytest.importorskip("pyspark", reason="needs the extra spark")
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java"),
     pytest.mark.filterwarnings("ignore"),
 ]

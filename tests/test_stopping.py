@@ -64,6 +64,7 @@ def test_it_stops_where_everything_fails(space):
     assert len(trials) == 9 + 5 + 3  # rung 0 of the three brackets
 
 
+@pytest.mark.filterwarnings("ignore:max_evals=.* is too few")
 @pytest.mark.parametrize("cut", [1, ITERATION - 1, ITERATION, ITERATION + 1, 2 * ITERATION - 1])
 def test_a_run_that_was_cut_stops_where_the_whole_one_does(space, cut, tmp_path):
     objective = best_in(0)
@@ -174,6 +175,7 @@ def test_an_iteration_of_failures_ends_where_nothing_is_left_to_do(space, failin
     assert {place[0] for place in places(trials)} == {0}
 
 
+@pytest.mark.filterwarnings("ignore:the space has")
 @pytest.mark.parametrize(("points", "more"), [(1, 1), (2, 1), (3, 0), (4, 0), (8, 0)])
 def test_in_a_small_space_the_iteration_ends_too(points, more):
     space = {"x": hp.randint("x", points), "epochs": hyperband.budget("epochs", 1, 9)}

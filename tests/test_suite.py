@@ -11,8 +11,6 @@ from hyperopt.pyll.stochastic import sample
 from problems import Choice, Int, all_problems, flat, load, loss_of_training
 from recording import read_text
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # pools of processes
-
 HARTMANN_BEST = {
     3: (0.114614, 0.555649, 0.852547),
     6: (0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573),
@@ -78,6 +76,7 @@ def draws(problem, count):
 
 
 @every_problem
+@pytest.mark.slow
 def test_the_optimum_is_reached_where_the_problem_says_and_nowhere_undercut(problem):
     # What training reaches depends a little on scikit-learn's version.
     tolerance = 0.02 if problem.trains else 1e-5
@@ -169,6 +168,7 @@ def smallest(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_smallest_suite_runs_once_and_makes_table_json_and_picture(smallest, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     suite.main(smallest)
@@ -196,6 +196,7 @@ def test_the_smallest_suite_runs_once_and_makes_table_json_and_picture(smallest,
     assert "random is left out: fewer than 2 runs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_random_search_and_hyperband_spend_the_same(smallest, tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "draw", lambda *_: None)
     suite.main(smallest)

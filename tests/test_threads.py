@@ -35,6 +35,7 @@ def before():
     return found
 
 
+@pytest.mark.slow
 def test_searches_in_several_threads_leave_the_threads_as_they_were(before):
     for repeat in range(5):
         with ThreadPoolExecutor(3) as executor:
@@ -72,7 +73,6 @@ def test_a_fit_that_fails_ends_the_limit_and_lets_the_next_one_in(monkeypatch, b
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
 def test_a_process_forked_meanwhile_has_all_threads_and_can_fit(before):
     entered, leave = threading.Event(), threading.Event()
 

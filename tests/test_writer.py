@@ -10,9 +10,8 @@ import pytest
 from hyperopt_hyperband import _writer
 from hyperopt_hyperband._writer import Writer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-
+@pytest.mark.slow
 def test_never_two_at_a_time_however_often_the_lock_file_comes_and_goes(tmp_path):
     target, inside = tmp_path / "file", tmp_path / "inside"
 
@@ -57,6 +56,7 @@ def test_a_killed_process_leaves_nothing_that_blocks_or_stays(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "file.mine.partial"]
 
 
+@pytest.mark.filterwarnings("ignore:path=.*has no locks")  # the other process warns too
 def test_where_there_are_no_locks_one_warning_says_so_and_two_writers_do_not_meet(tmp_path, monkeypatch):
     def no_locks(file):
         raise OSError(errno.ENOLCK, "No locks available")
