@@ -1,6 +1,6 @@
 """Hyperopt's documents: their layout and their lifecycle.
 
-No other module touches a document's fields, but for `_history`, which walks from stamp to stamp.
+No other module touches a document's fields, but for `_stamps` and `_history`, which walk from stamp to stamp.
 """
 
 from __future__ import annotations

@@ -29,9 +29,9 @@ from hyperopt_hyperband._documents import (
     times_of,
     vals_of,
 )
-from hyperopt_hyperband._history import fitting, issued_again, newest_schedule
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget, Schedule
+from hyperopt_hyperband._stamps import fitting, issued_again, newest_schedule
 
 Place = tuple[int, int, int]
 """Hyperband iteration, bracket s and rung."""

@@ -42,9 +42,9 @@ from hyperopt_hyperband._documents import (
     unfinished,
     vals_of,
 )
-from hyperopt_hyperband._history import issued_again
 from hyperopt_hyperband._saving import save_trials
 from hyperopt_hyperband._space import contains
+from hyperopt_hyperband._stamps import issued_again
 from hyperopt_hyperband._trials import Algorithm, EarlyStop, Trials
 from hyperopt_hyperband._worker import Answer, LoadError, Payload, PayloadRef, evaluate
 

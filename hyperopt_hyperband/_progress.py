@@ -15,8 +15,9 @@ from hyperopt.progress import std_out_err_redirect_tqdm, tqdm
 
 from hyperopt_hyperband._documents import documents, is_cut_short
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
-from hyperopt_hyperband._history import newest_schedule, read
+from hyperopt_hyperband._history import read
 from hyperopt_hyperband._schedule import Budget, Schedule
+from hyperopt_hyperband._stamps import newest_schedule
 
 BAR = "budget {n:.10g}/{total:.10g} |{bar}| {elapsed}<{remaining}{postfix}"
 """Without a percentage and a rate, so that 80 columns hold the rest, the least important last."""

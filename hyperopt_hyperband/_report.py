@@ -16,9 +16,9 @@ from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._correlation import over_all
 from hyperopt_hyperband._documents import documents, stamp_of
 from hyperopt_hyperband._evaluations import Evaluation, Place, evaluations, incumbent_of
-from hyperopt_hyperband._history import newest_schedule
 from hyperopt_hyperband._schedule import Budget, Schedule, multiples, shown
 from hyperopt_hyperband._space import Hyperparameter, hyperparameters
+from hyperopt_hyperband._stamps import newest_schedule
 from hyperopt_hyperband._tables import counted
 from hyperopt_hyperband._verdict import Correlation, advice
 

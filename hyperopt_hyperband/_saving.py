@@ -13,7 +13,7 @@ from hyperopt.fmin import pickler
 
 from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import begin_again, copy_of
-from hyperopt_hyperband._history import issued_again
+from hyperopt_hyperband._stamps import issued_again
 from hyperopt_hyperband._trials import EarlyStop, Trials
 from hyperopt_hyperband._writer import Writer
 

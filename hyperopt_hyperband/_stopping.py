@@ -12,9 +12,10 @@ from hyperopt.base import Trials
 from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import budget_of, documents, is_new, outcome, stamp_of, times_of
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
-from hyperopt_hyperband._history import completed_iterations, newest_schedule, read
+from hyperopt_hyperband._history import completed_iterations, read
 from hyperopt_hyperband._promotion import FAILED, Promote
 from hyperopt_hyperband._schedule import Budget, positive, whole
+from hyperopt_hyperband._stamps import newest_schedule
 from hyperopt_hyperband._trials import EarlyStop
 
 

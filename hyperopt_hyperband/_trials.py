@@ -27,10 +27,11 @@ from hyperopt_hyperband._documents import (
     vals_of,
 )
 from hyperopt_hyperband._evaluations import argmin, evaluations, incumbent
-from hyperopt_hyperband._history import newest_schedule, read
+from hyperopt_hyperband._history import read
 from hyperopt_hyperband._progress import Bar
 from hyperopt_hyperband._schedule import Schedule, schedule
 from hyperopt_hyperband._space import BudgetLabel, vals_of_point
+from hyperopt_hyperband._stamps import newest_schedule
 from hyperopt_hyperband._warn import warn
 
 Algorithm = Callable[..., Sequence[Document]]

@@ -26,7 +26,7 @@ from hyperopt_hyperband._documents import (
     unused,
 )
 from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
-from hyperopt_hyperband._history import BracketKey, History, Space, read
+from hyperopt_hyperband._history import History, read
 from hyperopt_hyperband._objective import NO_TRIAL, check_objective, sees_trial, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
@@ -46,6 +46,7 @@ from hyperopt_hyperband._samplers import (
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule
 from hyperopt_hyperband._space import configurations, contains, hyperparameters, name_of
+from hyperopt_hyperband._stamps import BracketKey, Space
 from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._warn import warn
 

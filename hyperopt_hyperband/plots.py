@@ -18,8 +18,8 @@ from hyperopt_hyperband import _space as spaces
 from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import number
 from hyperopt_hyperband._evaluations import Evaluation
-from hyperopt_hyperband._history import newest_schedule
 from hyperopt_hyperband._schedule import Budget, shown
+from hyperopt_hyperband._stamps import newest_schedule
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
