@@ -15,7 +15,7 @@ from conftest import places, run
 from hyperopt import STATUS_OK, hp, mongoexp, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_NEW, Domain
 
-from hyperopt_hyperband import ExecutorTrials, _history, bohb, hyperband
+from hyperopt_hyperband import ExecutorTrials, _stamps, bohb, hyperband
 
 mongomock = pytest.importorskip("mongomock", reason="it plays the server")
 pymongo = pytest.importorskip("pymongo", reason="MongoTrials needs it")
@@ -291,7 +291,7 @@ def test_failed_evaluations_cost_one_query_a_refresh_and_keep_every_position(by_
     def forbidden(*args):
         pytest.fail("reads all documents")
 
-    monkeypatch.setattr(_history, "_counting", forbidden)
+    monkeypatch.setattr(_stamps, "_counting", forbidden)
     run(failing_at_the_foot, SPACE, 40, trials, algo=suggest)
     assert suggested == list(range(1, 41))
 
