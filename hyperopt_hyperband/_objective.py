@@ -85,7 +85,7 @@ def with_budget(
     if objective is None:
         return functools.partial(with_budget, checkpoint_dir=checkpoint_dir, keep_model=keep_model)
     if not callable(objective):
-        raise ValueError(f"with_budget({objective!r}): pass a function, and options by name")
+        raise ValueError(f"with_budget({objective!r}): pass a function, and checkpoint_dir by its name")
     signature = inspect.signature(objective)
     takes_checkpoint = "checkpoint" in signature.parameters
     # Absent where **kwargs take it.
