@@ -10,6 +10,7 @@ import numpy as np
 from hyperopt import space_eval
 from hyperopt.base import STATUS_OK, STATUS_STRINGS, Domain, Trials
 
+from hyperopt_hyperband._best_model import keep_best
 from hyperopt_hyperband._documents import (
     Document,
     attach,
@@ -109,6 +110,8 @@ def tell(trials: Trials, document: Document, result: Any) -> None:
         raise ValueError(
             f"result={result!r}: pass a loss, an exception, or a dict with one of {STATUS_STRINGS} as status"
         )
+    if getattr(trials, "keep_model", False):
+        keep_best(trials)
     trials.refresh()
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: what an evaluation has trained, for the promotion of its configuration to take up."""
+"""What an evaluation has trained: checkpoints, for its promotion to take up, and models in files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from typing import Any
 from hyperopt.base import Ctrl
 from hyperopt.fmin import pickler
 
-from hyperopt_hyperband._documents import attached_to, budget_of, in_mongo, stamp_of
+from hyperopt_hyperband._documents import Document, attached_to, budget_of, in_mongo, stamp_of, succeeds
 from hyperopt_hyperband._schedule import Budget
 
 logger = logging.getLogger("hyperopt_hyperband")
 
 NAME = "checkpoint"
 """Of the objective's argument, of the key in its result, and of the trial's attachment."""
+MODEL, MODEL_FILE = "model", "model_file"
+"""The keys of a result under which there is a model, or the path of the file that holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,15 +139,30 @@ def leave(slot: Slot | None, state: object) -> bytes | str | None:
     if slot.folder is None:
         return pickler.dumps(checkpoint)  # type: ignore[no-any-return]
     name = file_name(slot.own, slot.budget)
-    path = slot.folder / name
+    _write(slot.folder / name, checkpoint)
+    return name
+
+
+def leave_model(folder: Path, result: Document) -> None:
+    """Move the model of a result into a file, which the result then names; that of a failure is dropped.
+
+    The result goes wherever the document goes, under SparkTrials too, which has no attachments.
+    """
+    model = result.pop(MODEL, None)
+    if model is not None and succeeds(result):
+        path = folder / f"model-{uuid.uuid4().hex}.pkl"
+        _write(path, model)
+        result[MODEL_FILE] = str(path)
+
+
+def _write(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
-            pickler.dump(checkpoint, file)
+            pickler.dump(content, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return name

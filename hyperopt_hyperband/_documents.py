@@ -133,6 +133,17 @@ def outcome(document: Document) -> float | None:
     return None if pending and state not in (JOB_STATE_ERROR, JOB_STATE_CANCEL) else FAILED
 
 
+def result_of(document: Document) -> Document:
+    """What the objective has returned, as Hyperopt keeps it; empty where there is none."""
+    return document.get("result") or {}
+
+
+def succeeds(result: Mapping[str, Any]) -> bool:
+    """Whether an evaluation with this result has a finite loss."""
+    value = outcome({"state": JOB_STATE_DONE, "result": result})
+    return value is not None and value < FAILED
+
+
 def alone(document: Document, attachments: Mapping[str, Any]) -> Trials:
     """A Trials of one document, with these attachments."""
     trials = Trials(exp_key=document["exp_key"], refresh=False)

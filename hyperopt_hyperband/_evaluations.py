@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -145,10 +145,8 @@ def incumbents(evaluations: Iterable[Evaluation]) -> Iterator[Evaluation | None]
     """
     best, rank = None, (math.inf, math.inf)
     for e in evaluations:
-        if e.loss is not None:
-            its = (-math.inf if e.budget is None else -e.budget, e.loss)
-            if its < rank:
-                best, rank = e, its
+        if e.loss is not None and (its := _rank(e.budget, e.loss)) < rank:
+            best, rank = e, its
         yield best
 
 
@@ -156,6 +154,19 @@ def incumbent_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
     """The incumbent of all of them; None where none has succeeded."""
     *_, best = [None, *incumbents(evaluations)]
     return best
+
+
+def best_of(trials: Trials, some: Sequence[Document]) -> Document | None:
+    """The one among some documents, in the order of the run, that is the incumbent of them.
+
+    Other evaluations are read only where the budget of one of these can't be told without them.
+    """
+    ok = [(document, loss) for document in some if (loss := outcome(document)) is not None and loss < FAILED]
+    if len(ok) > 1 and any(stamp_of(document) is None for document, _ in ok):
+        budgets = {id(d): e.budget for d, e in zip(documents(trials), evaluations(trials), strict=True)}
+    else:
+        budgets = {id(document): number(budget_of(document)) for document, _ in ok}
+    return min(ok, key=lambda each: _rank(budgets[id(each[0])], each[1]), default=(None,))[0]
 
 
 @shows_its_call
@@ -201,6 +212,10 @@ def _incumbent(trials: Trials) -> tuple[Document, Evaluation, list[Evaluation]]:
             "all have failed, their documents say why, in result and misc['error']"
         )
     return documents(trials)[next(i for i, e in enumerate(everything) if e is best)], best, everything
+
+
+def _rank(budget: Budget | None, loss: float) -> tuple[float, float]:
+    return (-math.inf if budget is None else -budget, loss)
 
 
 def _status(document: Document) -> Status:

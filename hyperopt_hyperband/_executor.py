@@ -85,7 +85,7 @@ class ExecutorTrials(Trials):
         How many evaluations run at a time. Default: one for each worker, where the executor tells.
     trials : hyperopt.Trials, optional
         Trials of any kind to go on with, such as those of `hyperband.load_trials`.
-    points_to_evaluate : list, optional
+    points_to_evaluate, keep_model : optional
         As in Trials.
 
     Raises
@@ -111,8 +111,9 @@ class ExecutorTrials(Trials):
         parallelism: int | None = None,
         trials: base.Trials | None = None,
         points_to_evaluate: Sequence[Any] | None = None,
+        keep_model: bool = False,
     ) -> None:
-        super().__init__(trials=trials, points_to_evaluate=points_to_evaluate)
+        super().__init__(trials=trials, points_to_evaluate=points_to_evaluate, keep_model=keep_model)
         self.executor = executor
         self.parallelism = parallelism
 

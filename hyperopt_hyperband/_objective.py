@@ -12,7 +12,15 @@ from typing import Any
 from hyperopt.base import Domain
 from hyperopt.pyll.base import Apply, GarbageCollected
 
-from hyperopt_hyperband._checkpoint import Slot, leave, packed, slot_of_parameters, slot_of_trial, take_up
+from hyperopt_hyperband._checkpoint import (
+    Slot,
+    leave,
+    leave_model,
+    packed,
+    slot_of_parameters,
+    slot_of_trial,
+    take_up,
+)
 from hyperopt_hyperband._documents import budget_of
 from hyperopt_hyperband._schedule import Budget, positive_number
 from hyperopt_hyperband._space import BudgetLabel, evaluate, has_ctrl, parameters
@@ -24,7 +32,10 @@ NO_TRIAL = (
 
 
 def with_budget(
-    objective: Callable[..., Any] | None = None, *, checkpoint_dir: str | os.PathLike[str] | None = None
+    objective: Callable[..., Any] | None = None,
+    *,
+    checkpoint_dir: str | os.PathLike[str] | None = None,
+    keep_model: bool = False,
 ) -> Callable[..., Any]:
     """Hand the trial's budget, and the checkpoint to train on from, to an objective.
 
@@ -42,7 +53,7 @@ def with_budget(
     evaluation: train on until `budget`. Anything that pickles can be returned there, and what comes back is
     a copy. An evaluation that fails, or is interrupted and issued again, never counts: the next one starts
     from the rung below too. Checkpoints are dropped once no promotion can take them up, those of the top
-    rung at once: to keep a model, return it among the "attachments" of the result.
+    rung at once: to keep a model, return it under the key "model" too.
 
     Parameters
     ----------
@@ -54,17 +65,25 @@ def with_budget(
         SparkTrials has none and needs the folder, for itself alone, and a `hyperband.budget` node in the
         space. What a killed process has half saved is never read; remove the folder after the run. Its files
         are pickles: let nobody write there whom you do not trust.
+    keep_model : bool, optional
+        Keep what the result holds under the key "model", anything that pickles, with the incumbent alone, for
+        `hyperband.best_model`. The others are dropped at the next suggestion of `hyperband.suggest` or
+        `bohb.suggest`; with our Trials after each evaluation, whatever the algorithm. With a checkpoint_dir,
+        each model is in a file there, which the result names under "model_file". A new model is there before
+        an older one goes. One that no trial has heard of, as its evaluation was killed, stays there. Default:
+        False, results are left as they are.
 
     Raises
     ------
     ValueError
-        The function takes no budget beside the parameters, or no checkpoint for a checkpoint_dir. In fmin:
+        The function takes no budget beside the parameters; or there is a checkpoint_dir, and neither does it
+        take a checkpoint nor is keep_model set. In fmin:
         its default is not the max_budget of the space or the options; or it has none, and neither has the
         trial. Under SparkTrials: the space has no `hyperband.budget`, there is no checkpoint_dir for
         checkpoints, or another run has taken it.
     """
     if objective is None:
-        return functools.partial(with_budget, checkpoint_dir=checkpoint_dir)
+        return functools.partial(with_budget, checkpoint_dir=checkpoint_dir, keep_model=keep_model)
     if not callable(objective):
         raise ValueError(f"with_budget({objective!r}): pass a function, and checkpoint_dir by its name")
     signature = inspect.signature(objective)
@@ -78,10 +97,10 @@ def with_budget(
             f"{_name(objective)}{signature} takes no budget: add an argument beside the parameters, such as "
             f"budget=81 ({error})"
         ) from None
-    if checkpoint_dir is not None and not takes_checkpoint:
+    if checkpoint_dir is not None and not takes_checkpoint and not keep_model:
         raise ValueError(
             f"checkpoint_dir={str(checkpoint_dir)!r}, but {_name(objective)}{signature} takes no checkpoint: "
-            "add the argument checkpoint=None, or leave checkpoint_dir out"
+            "add the argument checkpoint=None, keep models there with keep_model=True, or leave it out"
         )
     folder = None if checkpoint_dir is None else Path(checkpoint_dir).absolute()
 
@@ -101,17 +120,18 @@ def with_budget(
                 "trial has none: give it the full budget as default, such as budget=81"
             )
         given = kwargs if budget is None else kwargs | {"budget": budget}  # hyperopt.partial adds some
-        if not takes_checkpoint:
-            return objective(params, **given)
-        result = objective(params, checkpoint=take_up(slot), **given)
+        if takes_checkpoint:
+            given = given | {"checkpoint": take_up(slot)}
+        result = objective(params, **given)
         if not isinstance(result, Mapping):
             return result
         result = dict(result)
-        state = result.pop("checkpoint", None)
-        left = leave(slot, state)
+        left = leave(slot, result.pop("checkpoint", None)) if takes_checkpoint else None
         if left is not None and ctrl is not None:
             # Hyperopt moves it on, where the loss is valid.
             result["attachments"] = {**result.get("attachments", {}), "checkpoint": packed(left, ctrl)}
+        if keep_model and folder is not None:
+            leave_model(folder, result)
         return result
 
     vars(with_trial).update(
@@ -119,6 +139,7 @@ def with_budget(
         needs_trial=True,
         takes_checkpoint=takes_checkpoint,
         checkpoint_dir=folder,
+        keep_model=keep_model,
         budget_by_default=positive_number(default),
     )
     return with_trial
@@ -127,6 +148,13 @@ def with_budget(
 def sees_trial(domain: Domain) -> bool:
     """Whether the objective gets the trial: from Hyperopt, or as the Ctrl that stands in the space."""
     return domain.pass_expr_memo_ctrl or has_ctrl(domain.expr)
+
+
+def keeps_model(fn: Callable[..., Any]) -> bool:
+    """Whether an objective is one of `with_budget(keep_model=True)`."""
+    while isinstance(fn, functools.partial):  # as hyperopt.partial makes it
+        fn = fn.func
+    return bool(getattr(fn, "keep_model", False))
 
 
 def check_objective(domain: Domain) -> None:

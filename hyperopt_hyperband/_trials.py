@@ -12,6 +12,7 @@ import hyperopt
 from hyperopt import base, tpe
 from hyperopt.base import Domain, validate_loss_threshold
 
+from hyperopt_hyperband._best_model import keep_best
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
@@ -28,6 +29,7 @@ from hyperopt_hyperband._documents import (
 )
 from hyperopt_hyperband._evaluations import argmin, evaluations, incumbent
 from hyperopt_hyperband._history import read
+from hyperopt_hyperband._objective import keeps_model
 from hyperopt_hyperband._progress import Bar
 from hyperopt_hyperband._schedule import Schedule, schedule
 from hyperopt_hyperband._space import BudgetLabel, vals_of_point
@@ -60,6 +62,11 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         keys that tell: {"kind": "svm", "C": 1.0}); or by the name that `hyperband.report` shows; or by its
         index. A number that is both an option and an index is the option, with a warning. Points take no
         place in the schedule, but count towards max_evals.
+    keep_model : bool, optional
+        Keep what a result holds under the key "model" with the incumbent alone, for `hyperband.best_model`;
+        the others are dropped after each evaluation. Saved trials do not remember it: load them with
+        `Trials(trials=hyperband.load_trials(path), keep_model=True)`. Objectives of `hyperband.with_budget`
+        have the same option. Default: False, results are left as they are.
 
     Raises
     ------
@@ -68,6 +75,7 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
     """
 
     points_to_evaluate: Sequence[Any] = ()
+    keep_model = False
 
     def __init__(
         self,
@@ -76,8 +84,10 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         *,
         trials: base.Trials | None = None,
         points_to_evaluate: Sequence[Any] | None = None,
+        keep_model: bool = False,
     ) -> None:
         super().__init__(exp_key=exp_key, refresh=False)
+        self.keep_model = keep_model or getattr(trials, "keep_model", False)
         if trials is not None:
             copy_of(trials, into=self)
             self.points_to_evaluate = getattr(trials, "points_to_evaluate", ())
@@ -115,6 +125,10 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         """Minimize fn over space. `hyperopt.fmin` calls it; the options are documented there."""
         validate_loss_threshold(loss_threshold)
         run = _Run(self, tpe.suggest if algo is None else algo, max_evals)
+        if loss_threshold is not None:
+            early_stop_fn = _stop(loss_threshold, early_stop_fn)
+        if self.keep_model or keeps_model(fn):
+            early_stop_fn = _keep_best(self, early_stop_fn)
         return self._minimize(
             fn,
             space,
@@ -123,7 +137,7 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
             timeout=timeout,
             verbose=verbose,
             show_progressbar=run.progress if show_progressbar is True else show_progressbar,
-            early_stop_fn=early_stop_fn if loss_threshold is None else _stop(loss_threshold, early_stop_fn),
+            early_stop_fn=early_stop_fn,
             **options,
         )
 
@@ -137,6 +151,17 @@ def _stop(loss_threshold: float, early_stop_fn: EarlyStop | None) -> EarlyStop:
     def stop(trials: base.Trials, *args: Any) -> tuple[bool, Any]:
         stopped, kept = early_stop_fn(trials, *args) if early_stop_fn else (False, args)
         return stopped or _reached(trials, loss_threshold), kept
+
+    return stop
+
+
+def _keep_best(own: Trials, early_stop_fn: EarlyStop | None) -> EarlyStop:
+    """An early_stop_fn that drops models, once one that saves the trials has saved what outdoes them."""
+
+    def stop(trials: base.Trials, *args: Any) -> tuple[bool, Any]:
+        stopped = early_stop_fn(trials, *args) if early_stop_fn else (False, args)
+        keep_best(own)
+        return stopped
 
     return stop
 

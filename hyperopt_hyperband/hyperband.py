@@ -12,6 +12,7 @@ from hyperopt.base import Domain, Trials
 
 from hyperopt_hyperband import _schedule
 from hyperopt_hyperband._ask_tell import ask, parameters, tell
+from hyperopt_hyperband._best_model import best_model, keep_best
 from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node, more_brackets, schedule
 from hyperopt_hyperband._documents import (
     Document,
@@ -27,7 +28,7 @@ from hyperopt_hyperband._documents import (
 )
 from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
 from hyperopt_hyperband._history import History, read
-from hyperopt_hyperband._objective import NO_TRIAL, check_objective, sees_trial, with_budget
+from hyperopt_hyperband._objective import NO_TRIAL, check_objective, keeps_model, sees_trial, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
 from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
@@ -48,11 +49,13 @@ from hyperopt_hyperband._schedule import Budget, Schedule
 from hyperopt_hyperband._space import configurations, contains, hyperparameters, name_of
 from hyperopt_hyperband._stamps import BracketKey, Space
 from hyperopt_hyperband._stopping import no_progress, stop_after
+from hyperopt_hyperband._trials import Trials as OwnTrials
 from hyperopt_hyperband._warn import warn
 
 __all__ = [
     "argmin",
     "ask",
+    "best_model",
     "budget",
     "incumbent",
     "load_trials",
@@ -143,6 +146,8 @@ def suggest(
     _settle(trials, history)
     if getattr(domain.fn, "takes_checkpoint", False):
         drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
+    if keeps_model(domain.fn) and not isinstance(trials, OwnTrials):  # which drop them after they are saved
+        keep_best(trials)
     issued: list[Document] = []
 
     def draws(number: int, start_budget: Budget) -> Iterator[Drawn]:

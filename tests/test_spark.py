@@ -169,3 +169,30 @@ def test_a_folder_is_for_one_run_and_checkpoints_need_one(spark, tmp_path):
         ValueError, match=r"keeps no attachments.*: pass with_budget\(checkpoint_dir=\.\.\.\)"
     ):
         run(spark, continued(), 2, 2)
+
+
+@pytest.mark.parametrize("where", ["memory", "folder"])
+def test_one_model_is_kept_and_those_of_the_newest(spark, tmp_path, where):
+    folder = tmp_path / "models" if where == "folder" else None
+
+    def trained(params, budget):
+        if params["x"] < -3:
+            raise RuntimeError("diverged")
+        return {"loss": params["x"] ** 2 + 1 / budget, "status": STATUS_OK, "model": [params["x"]]}
+
+    def continued(params, budget, checkpoint=None):
+        return trained(params, budget) | {"checkpoint": budget}
+
+    objective = continued if folder else trained  # checkpoints need a folder here, models do not
+    trials = run(
+        spark,
+        hyperband.with_budget(objective, keep_model=True, checkpoint_dir=folder),
+        PLAN.evaluations,
+        4,
+    )
+    best = hyperband.incumbent(trials)
+    assert hyperband.best_model(trials) == best["misc"]["vals"]["x"]
+    left = [doc for doc in trials.trials if {"model", "model_file"} & doc["result"].keys()]
+    assert len(left) <= 1 + 5  # the best, and what came in since the last suggestion
+    if folder:
+        assert len(list(folder.glob("model-*.pkl"))) == len(left)
