@@ -91,6 +91,8 @@ def tell(trials: Trials, document: Document, result: Any) -> None:
     ValueError
         The document is none of trials', has been told before, or the result is none of these.
     """
+    if not isinstance(document, Mapping):
+        raise ValueError(f"document={document!r}: pass the document that ask returned")
     mine = [each for each in documents(trials) if tid_of(each) == tid_of(document)]
     if not mine:
         raise ValueError(
@@ -108,7 +110,8 @@ def tell(trials: Trials, document: Document, result: Any) -> None:
         finish(mine[-1], told)
     else:
         raise ValueError(
-            f"result={result!r}: pass a loss, an exception, or a dict with one of {STATUS_STRINGS} as status"
+            f"result={result!r}: pass a loss, an exception, or a dict with a loss and 'ok' or 'fail' as its "
+            "status"
         )
     if getattr(trials, "keep_model", False):
         keep_best(trials)

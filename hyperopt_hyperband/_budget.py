@@ -37,8 +37,8 @@ def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
 
     Under `hyperband.suggest` it holds the trial's budget; under every other algorithm max_budget.
 
-    A point of fmin's `points_to_evaluate` has to give the budget too, {label: max_budget} as a rule, like
-    every hyperparameter: what a point leaves out, Hyperopt meets with an AssertionError without text.
+    A point of our Trials may leave it out. One of fmin's own `points_to_evaluate` has to give it, as a rule
+    {label: max_budget}: what that leaves out, Hyperopt meets with an AssertionError without text.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def schedule(
             raise ValueError(
                 f"{name}={value!r} beside a space, whose budget gives it: pass budget and eta alone, by name"
             )
-    found = find_budget(Domain(None, min_budget), budget, None, None)
+    found = find_budget(Domain(None, min_budget), budget)
     if found.label is None:
         raise ValueError(
             "the space has no budget: put hyperband.budget(label, min_budget, max_budget) into it, or name "
@@ -138,19 +138,22 @@ def has_node(domain: Domain) -> bool:
 
 
 def find_budget(
-    domain: Domain, label: str | None, min_budget: Budget | None, max_budget: Budget | None
+    domain: Domain,
+    label: str | None,
+    min_budget: Budget | None = None,
+    max_budget: Budget | None = None,
+    default: Budget | None = None,
 ) -> BudgetRange:
     """The budget of a space: its budget node, the hyperparameter of the given label, or none.
 
     Where there is none, the bounds are those of the options, and by default MIN_BUDGET and what the objective
-    has as its default for the budget (see `with_budget`), or MAX_BUDGET.
+    has as its default for the budget, or MAX_BUDGET.
 
     Raises ValueError where the options name no such hyperparameter, or where options, space and objective
     contradict each other, or an expression of the space changes the budget.
     """
     if label is not None and not isinstance(label, str):
         raise ValueError(f"budget={label!r}: pass the label of a hyperparameter, a str")
-    default = getattr(domain.fn, "budget_by_default", None)
     nodes = [name for name in domain.params if isinstance(name, BudgetLabel)]
     labels = {str(name) for name in nodes} | ({label} if label is not None else set())
     if len(labels) > 1:

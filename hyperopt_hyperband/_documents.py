@@ -1,17 +1,31 @@
 """Hyperopt's documents: their layout and their lifecycle.
 
 No other module touches a document's fields, but for `_stamps` and `_history`, which walk from stamp to stamp.
+What Hyperband adds to Hyperopt's own fields:
+
+    misc["budget"]       what the evaluation may spend
+    misc["hyperband"]    its stamp
+        iteration, bracket, rung      its place in the schedule
+        config                        the tid of its configuration's first evaluation
+        min_budget, max_budget, eta   the schedule
+        run                           the seed of the run's first suggestion, to tell runs apart
+        space                         a number that stands for the space
+        position, since, before, open links, see `_stamps`
+        below                         a promotion's: the tid of the evaluation at the rung below
+        label                         the hyperparameter that holds the budget, where one does
+        by_model                      1: a model has drawn the configuration
+        foreign                       1: not of the run, whatever the rest says
+    misc["cut_short"]    1: an executor has given it up, and begins with it next time
+    misc["suspect"]      1: it was under way when an executor broke
 """
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
-import numpy as np
 from hyperopt.base import (
     JOB_STATE_CANCEL,
     JOB_STATE_DONE,
@@ -28,6 +42,7 @@ from hyperopt.utils import coarse_utcnow
 
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget
+from hyperopt_hyperband._values import FLAT, SEQUENCES, flat, time_of
 
 Document = dict[str, Any]
 Vals = dict[str, list[Any]]
@@ -40,8 +55,6 @@ STAMP = {
     *("run", "space", "position", "since", "open"),
 }
 """What every stamp says; others are there where they apply."""
-FLAT = {bool, int, float, str, type(None)}
-SEQUENCES = (list, tuple, np.ndarray)
 
 
 def documents(trials: Trials) -> list[Document]:
@@ -65,6 +78,11 @@ def everyones(trials: Trials) -> list[Document]:
     if in_mongo(trials):
         return _with_failed(trials)
     return getattr(trials, "_dynamic_trials", trials.trials)  # type: ignore[no-any-return]
+
+
+def in_spark(trials: Trials) -> bool:
+    """Whether these are SparkTrials, which hand no trial to the objective and keep no attachments."""
+    return hasattr(trials, "_spark")
 
 
 def in_mongo(trials: Trials) -> bool:
@@ -176,7 +194,7 @@ def active_of(document: Document) -> dict[str, Any]:
     """
     vals = document["misc"].get("vals") or {}
     return {
-        str(name): value[0] if type(value[0]) in FLAT else _flat(value[0])
+        str(name): value[0] if type(value[0]) in FLAT else flat(value[0])
         for name, value in vals.items()
         if isinstance(value, SEQUENCES) and len(value)
     }
@@ -193,7 +211,7 @@ def stamp_of(document: Document) -> dict[str, Any] | None:
     return stamp if isinstance(stamp, dict) and STAMP.issubset(stamp) else None
 
 
-def place(document: Document, budget: Budget, stamp: dict[str, Any]) -> None:
+def write_stamp(document: Document, budget: Budget, stamp: dict[str, Any]) -> None:
     """Write down an evaluation's budget, and its place in the schedule."""
     document["misc"]["budget"] = budget
     document["misc"]["hyperband"] = stamp
@@ -201,7 +219,7 @@ def place(document: Document, budget: Budget, stamp: dict[str, Any]) -> None:
 
 def times_of(document: Document) -> tuple[datetime | None, datetime | None]:
     """When the evaluation began, and when it was last heard of, in UTC; None where that is not known."""
-    return _time(document.get("book_time")), _time(document.get("refresh_time"))
+    return time_of(document.get("book_time")), time_of(document.get("refresh_time"))
 
 
 def disown(trials: Trials, document: Document) -> None:
@@ -397,44 +415,3 @@ def detach(trials: Trials, document: Document, name: str) -> None:
         trials.attachments.pop(trials.aname(document, name), None)
     elif name in trials.handle.attachment_names(document):
         trials.handle.delete_attachment(document, name)
-
-
-def plain(value: Any) -> Any:
-    """The same number as Python has it."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def number(value: Any) -> int | float | None:
-    """The number that a value is, or that its text says, as JSON leaves numpy's; None where there is none."""
-    if isinstance(value, str):
-        for kind in (int, float):
-            try:
-                value = kind(value)
-                break
-            except ValueError:
-                pass
-    return value if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None
-
-
-def _flat(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray) and value.size == 1:
-        return value.item()
-    if isinstance(value, int | float | str):  # of a database's own kind
-        return value
-    if isinstance(value, SEQUENCES):
-        return str(tuple(value))
-    return getattr(value, "__name__", None) or str(value)
-
-
-def _time(value: Any) -> datetime | None:
-    """Hyperopt writes times in UTC, without a zone. A database may add the zone; JSON makes texts of them."""
-    if value is None or (type(value) is datetime and value.tzinfo is None):
-        return value
-    try:
-        if isinstance(value, str):
-            value = datetime.fromisoformat(value.replace("Z", "+00:00"))
-        if not isinstance(value, datetime) or value != value:  # pandas has a time that is none
-            return None
-        return value if value.utcoffset() is None else value.astimezone(timezone.utc).replace(tzinfo=None)
-    except (ValueError, OverflowError):
-        return None

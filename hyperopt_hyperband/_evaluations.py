@@ -22,7 +22,6 @@ from hyperopt_hyperband._documents import (
     is_cut_short,
     is_new,
     left_behind,
-    number,
     outcome,
     stamp_of,
     tid_of,
@@ -32,6 +31,7 @@ from hyperopt_hyperband._documents import (
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget, Schedule
 from hyperopt_hyperband._stamps import fitting, issued_again, newest_schedule
+from hyperopt_hyperband._values import number
 
 Place = tuple[int, int, int]
 """Hyperband iteration, bracket s and rung."""

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hyperopt.base import JOB_STATE_RUNNING, Trials
+from hyperopt.base import Trials
 
 from hyperopt_hyperband._documents import (
     Document,
@@ -14,9 +14,9 @@ from hyperopt_hyperband._documents import (
     everyones,
     left_behind,
     outcome,
-    place,
     stamp_of,
     vals_of,
+    write_stamp,
 )
 from hyperopt_hyperband._promotion import BracketState, Done, Promote, Retry, Sample, Wait, decide
 from hyperopt_hyperband._schedule import Bracket, Budget, Schedule
@@ -73,7 +73,9 @@ class History:
         return ((iteration, s - 1) if s > 0 else (iteration + 1, s_max)), Sample()
 
     def until_full(self) -> int:
-        """How many evaluations lead to the next one at max_budget, itself among them."""
+        """How many evaluations lead to the next one at max_budget, itself among them; 0: one is under way."""
+        if any(outcome(e) is None for state in self.brackets.values() for e in state.rungs[-1].values()):
+            return 0
         so_far = 0
         for count, budget in (*self._rest(), *_sizes(self.schedule.brackets)):
             if count > 0 and budget == self.schedule.max_budget:
@@ -145,7 +147,7 @@ class History:
             for older in self.brackets.values():
                 older.closed = True
             self.brackets[key] = BracketState(tuple({} for _ in range(key[1] + 1)))
-        state, plan = self.brackets[key], self.schedule.bracket(key[1]).rungs
+        state, rungs = self.brackets[key], self.schedule.bracket(key[1]).rungs
         self.again = None
         position = self.size
         self.size += 1
@@ -158,7 +160,7 @@ class History:
         if (
             self.linked
             and rung > 1
-            and all(len(state.rungs[i]) == plan[i].configurations for i in (rung - 1, rung))
+            and all(len(state.rungs[i]) == rungs[i].configurations for i in (rung - 1, rung))
         ):
             entered = (stamp_of(each) for each in state.rungs[rung - 1].values())
             since = min(its["position"] for its in entered if its)
@@ -185,7 +187,7 @@ class History:
             stamp["by_model"] = 1
         if rung > 0:
             stamp["below"] = state.rungs[rung - 1][config]["tid"]
-        place(document, plan[rung].budget, stamp)
+        write_stamp(document, rungs[rung].budget, stamp)
         return document
 
 
@@ -216,6 +218,11 @@ def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
     if not trials.asynchronous:
         _set_aside(history, left)
     return history
+
+
+def first_full(trials: Trials, plan: Schedule) -> int:
+    """The max_evals with which the next result at max_budget is there, if no more evaluations fail."""
+    return len(trials.trials) + read(trials, plan).until_full()
 
 
 def completed_iterations(trials: Trials) -> int:
@@ -255,7 +262,7 @@ def _state(chain: list[Document], key: BracketKey, left: list[_Left]) -> Bracket
         rung = state.rungs[i]
         if i > 0:
             state.closed = True
-        if document["state"] == JOB_STATE_RUNNING and left_behind(document):
+        if left_behind(document):
             left.append(_Left(key, i, config, document, again=config in rung))
         rung[config] = document
     return state

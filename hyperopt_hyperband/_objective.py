@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,24 @@ NO_TRIAL = (
     "with_budget needs the trial, and SparkTrials hands none to the objective: put "
     "hyperband.budget(label, min_budget, max_budget) into the space instead"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What an objective of `with_budget` wants, for the driver to know.
+
+    Attributes
+    ----------
+    checkpoint : it takes one
+    checkpoint_dir : where checkpoints and models go; None: into the trials
+    keep_model : only the incumbent's model is to stay
+    full_budget : its default for the budget; None: it has none
+    """
+
+    checkpoint: bool
+    checkpoint_dir: Path | None
+    keep_model: bool
+    full_budget: Budget | None
 
 
 def with_budget(
@@ -76,11 +95,10 @@ def with_budget(
     Raises
     ------
     ValueError
-        The function takes no budget beside the parameters; or there is a checkpoint_dir, and neither does it
-        take a checkpoint nor is keep_model set. In fmin:
-        its default is not the max_budget of the space or the options; or it has none, and neither has the
-        trial. Under SparkTrials: the space has no `hyperband.budget`, there is no checkpoint_dir for
-        checkpoints, or another run has taken it.
+        The function takes no budget beside the parameters. There is a checkpoint_dir, but neither a
+        checkpoint argument nor keep_model. In fmin: its default is not the max_budget of the space or the
+        options; or it has none, and neither has the trial. Under SparkTrials: the space has no
+        `hyperband.budget`, there is no checkpoint_dir for checkpoints, or another run has taken it.
     """
     if objective is None:
         return functools.partial(with_budget, checkpoint_dir=checkpoint_dir, keep_model=keep_model)
@@ -136,11 +154,7 @@ def with_budget(
 
     vars(with_trial).update(
         fmin_pass_expr_memo_ctrl=True,
-        needs_trial=True,
-        takes_checkpoint=takes_checkpoint,
-        checkpoint_dir=folder,
-        keep_model=keep_model,
-        budget_by_default=positive_number(default),
+        wants=Wants(takes_checkpoint, folder, keep_model, positive_number(default)),
     )
     return with_trial
 
@@ -150,11 +164,11 @@ def sees_trial(domain: Domain) -> bool:
     return domain.pass_expr_memo_ctrl or has_ctrl(domain.expr)
 
 
-def keeps_model(fn: Callable[..., Any]) -> bool:
-    """Whether an objective is one of `with_budget(keep_model=True)`."""
-    while isinstance(fn, functools.partial):  # as hyperopt.partial makes it
+def wants_of(fn: Callable[..., Any] | None) -> Wants | None:
+    """What an objective of `with_budget` wants, inside hyperopt.partial too; None for any other."""
+    while isinstance(fn, functools.partial):
         fn = fn.func
-    return bool(getattr(fn, "keep_model", False))
+    return getattr(fn, "wants", None)
 
 
 def check_objective(domain: Domain) -> None:

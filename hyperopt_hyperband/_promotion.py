@@ -72,6 +72,10 @@ def decide(bracket: Bracket, state: BracketState, outcome: Outcome) -> Action:
     A configuration goes up as soon as it is certain to be among the best n_{i+1} of its rung, whatever the
     unfinished evaluations turn out to be: those that go up are the ones that waiting for all of them would
     choose (Algorithm 1, line 9), in any order of completion. Ties go to the earlier configuration.
+
+    What else follows from this rule: `promotable` (which checkpoints stay), `Schedule.duration` (plays it
+    without losses), "since" in `History.issue` (the last promotion into a rung waits for all of the rung
+    below), and the places of a rung in `_stamps.fitting`.
     """
     if state.interrupted:
         return Retry(next(iter(state.interrupted)))

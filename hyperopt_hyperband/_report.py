@@ -16,6 +16,7 @@ from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._correlation import over_all
 from hyperopt_hyperband._documents import documents, stamp_of
 from hyperopt_hyperband._evaluations import Evaluation, Place, evaluations, incumbent_of
+from hyperopt_hyperband._history import first_full
 from hyperopt_hyperband._schedule import Budget, Schedule, multiples, shown
 from hyperopt_hyperband._space import Hyperparameter, hyperparameters
 from hyperopt_hyperband._stamps import newest_schedule
@@ -77,6 +78,8 @@ class Report:
         given: as in `hyperband.records` and plots
     lowest : the evaluation of the lowest loss at any budget, ties to the incumbent; it is not the better one,
         since losses at different budgets do not compare
+    needed_for_full : the max_evals with which the next result at max_budget is there, if no more evaluations
+        fail; None without a schedule
     correlations : for neighbouring budgets, from the lowest
     """
 
@@ -98,6 +101,7 @@ class Report:
     parameters: Any
     hyperparameters: dict[str, Any]
     lowest: Evaluation | None
+    needed_for_full: int | None
     correlations: tuple[Correlation, ...]
 
     def __repr__(self) -> str:
@@ -124,7 +128,7 @@ class Report:
         if full is None or self._at_full():
             return found
         failed = any(rung.budget == full and rung.failed for rung in self.rungs)
-        would = f" (max_evals={first[1]} would)" if (first := self._first_full()) else ""
+        would = f" (max_evals={self.needed_for_full} would)" if self.needed_for_full else ""
         reached = "succeeded at" if failed else "reached"
         return f"nothing has {reached} max_budget {shown(full)} yet{would}; {found}"
 
@@ -145,8 +149,8 @@ class Report:
         if not self._at_full() and (first := self._first_full()):
             early = "Hyperopt's max_evals, timeout, loss_threshold and no_progress_loss can come before that"
             rows = [
-                ["evaluations", first[0]],
-                ["to go on", f"fmin with these trials and max_evals={first[1]} or more"],
+                ["evaluations", first],
+                ["to go on", f"fmin with these trials and max_evals={self.needed_for_full} or more"],
                 ["if fmin has ended", early],
             ]
             sections.append(("How far it is to max_budget", [], rows))
@@ -162,8 +166,8 @@ class Report:
             sections.append((title, [], rows + ([["what to do", to_do]] if to_do else [])))
         return sections
 
-    def _first_full(self) -> tuple[str, int] | None:
-        """Which bracket gets to max_budget first and how far it is, and the max_evals that it needs."""
+    def _first_full(self) -> str | None:
+        """Which bracket gets to max_budget first, and how far it is."""
         plan = self.schedule
         if plan is None:
             return None
@@ -175,11 +179,9 @@ class Report:
         for key, number in finished.items():
             planned = plan.bracket(key[1]).evaluations
             if number < planned:
-                trials = self.evaluations + self.pending + self.interrupted + self.foreign
                 at_work = f" ({pending[key]} pending)" if pending[key] else ""
                 where = "iteration {}, bracket {}, which ends at max_budget".format(*key)
-                needed = trials + planned - number - pending[key]
-                return f"{number} of {planned}{at_work} in {where}", needed
+                return f"{number} of {planned}{at_work} in {where}"
         return None
 
     def _totals(self) -> list[list[str]]:
@@ -253,6 +255,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
         lowest=min(
             (e for e in everything if e.loss is not None), key=lambda e: (e.loss, e is not best), default=None
         ),
+        needed_for_full=first_full(trials, plan) if plan else None,
         correlations=_correlations(trials, finished),
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from hyperopt.base import Trials
 
 from hyperopt_hyperband._checkpoint import NAME, configuration_name, file_name, unpacked
-from hyperopt_hyperband._documents import Document, Vals, attached, detach, outcome, vals_of
+from hyperopt_hyperband._documents import Document, Vals, attached, detach, in_spark, outcome, vals_of
 from hyperopt_hyperband._history import History
 from hyperopt_hyperband._promotion import promotable
 from hyperopt_hyperband._schedule import Budget
@@ -44,7 +44,7 @@ def drop(trials: Trials, history: History, folder: Path | None, label: str | Non
     places, until their promotion has finished.
     """
     evaluations = _held(history)
-    if folder is not None and hasattr(trials, "_spark"):
+    if folder is not None and in_spark(trials):
         _drop_by_parameters(folder, label, evaluations)
         return
     pending = {evaluation.config for evaluation in evaluations if evaluation.pending}

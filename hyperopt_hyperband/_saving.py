@@ -14,7 +14,7 @@ from hyperopt.fmin import pickler
 from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import begin_again, copy_of
 from hyperopt_hyperband._stamps import issued_again
-from hyperopt_hyperband._trials import EarlyStop, Trials
+from hyperopt_hyperband._trials import EarlyStop, Trials, or_never
 from hyperopt_hyperband._writer import Writer
 
 
@@ -48,8 +48,7 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
         something else than a file; or early_stop_fn can't be called. In fmin: a later call in this process
         has the file, or the trials are MongoTrials, which their server keeps.
     """
-    if early_stop_fn is not None and not callable(early_stop_fn):
-        raise ValueError(f"early_stop_fn={early_stop_fn!r}: pass a function, such as no_progress()")
+    other = or_never(early_stop_fn)
     target = _file(path).resolve()  # the same file still where the objective changes the working directory
     if not target.parent.is_dir() or (target.exists() and not target.is_file()):
         raise ValueError(f"path={str(path)!r}: pass a file in a folder that exists")
@@ -57,7 +56,7 @@ def save_trials(path: str | os.PathLike[str], early_stop_fn: EarlyStop | None = 
 
     def save(trials: base.Trials, *args: Any) -> tuple[bool, Any]:
         writer.write(lambda file: pickler.dump(copy_of(trials), file))
-        return early_stop_fn(trials, *args) if early_stop_fn else (False, args)
+        return other(trials, *args)
 
     return save
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from hyperopt_hyperband import _tables
-from hyperopt_hyperband._call import shows_its_call
 
 Budget = int | float
 
@@ -154,7 +153,6 @@ class Schedule:
         ]
 
 
-@shows_its_call
 def schedule(
     min_budget: Budget, max_budget: Budget, eta: Budget = 3, *, step: Budget | None = None
 ) -> Schedule:

@@ -165,11 +165,11 @@ def issued_again(trials: Trials) -> list[Document]:
     if not any(map(left_behind, documents(trials))):
         return []
     stamped = [(document, its) for document in in_order(documents(trials)) if (its := stamp_of(document))]
-    newest = {_place(its): document for document, its in stamped}
-    return [d for d, its in stamped if left_behind(d) and newest[_place(its)] is not d]
+    newest = {_identity(its): document for document, its in stamped}
+    return [d for d, its in stamped if left_behind(d) and newest[_identity(its)] is not d]
 
 
-def _place(stamp: dict[str, Any]) -> tuple[Any, ...]:
+def _identity(stamp: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(stamp[name] for name in ("run", "iteration", "bracket", "rung", "config"))
 
 

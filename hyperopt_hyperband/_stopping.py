@@ -16,7 +16,7 @@ from hyperopt_hyperband._history import completed_iterations, read
 from hyperopt_hyperband._promotion import FAILED, Promote
 from hyperopt_hyperband._schedule import Budget, positive, whole
 from hyperopt_hyperband._stamps import newest_schedule
-from hyperopt_hyperband._trials import EarlyStop
+from hyperopt_hyperband._trials import EarlyStop, or_never
 
 
 @shows_its_call
@@ -56,8 +56,10 @@ def stop_after(
     most = math.inf if iterations is None else whole("iterations", iterations)
     deadline = math.inf if seconds is None else time.monotonic() + positive("seconds", seconds)
 
+    other = or_never(early_stop_fn)
+
     def stop(trials: Trials, *args: Any) -> tuple[bool, Any]:
-        stopped, args = early_stop_fn(trials, *args) if early_stop_fn else (False, args)
+        stopped, args = other(trials, *args)
         complete = completed_iterations(trials) >= most
         late = deadline < math.inf and time.monotonic() + _expected_seconds(trials) > deadline
         return stopped or complete or late, args

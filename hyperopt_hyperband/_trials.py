@@ -20,19 +20,20 @@ from hyperopt_hyperband._documents import (
     copy_of,
     documents,
     is_cut_short,
-    is_running,
+    left_behind,
     new_document,
     outcome,
     stamp_of,
     unused,
     vals_of,
 )
-from hyperopt_hyperband._evaluations import argmin, evaluations, incumbent
-from hyperopt_hyperband._history import read
-from hyperopt_hyperband._objective import keeps_model
+from hyperopt_hyperband._evaluations import argmin, evaluations, incumbent, incumbent_of
+from hyperopt_hyperband._history import first_full
+from hyperopt_hyperband._objective import wants_of
+from hyperopt_hyperband._points import vals_of_point
 from hyperopt_hyperband._progress import Bar
 from hyperopt_hyperband._schedule import Schedule, schedule
-from hyperopt_hyperband._space import BudgetLabel, vals_of_point
+from hyperopt_hyperband._space import BudgetLabel
 from hyperopt_hyperband._stamps import newest_schedule
 from hyperopt_hyperband._warn import warn
 
@@ -127,9 +128,10 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         run = _Run(self, tpe.suggest if algo is None else algo, max_evals)
         if loss_threshold is not None:
             early_stop_fn = _stop(loss_threshold, early_stop_fn)
-        if self.keep_model or keeps_model(fn):
+        wants = wants_of(fn)
+        if self.keep_model or (wants and wants.keep_model):
             early_stop_fn = _keep_best(self, early_stop_fn)
-        return self._minimize(
+        answer = self._minimize(
             fn,
             space,
             algo=run.suggest,
@@ -140,16 +142,28 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
             early_stop_fn=early_stop_fn,
             **options,
         )
+        run.warn_if_low()
+        return answer
 
     def _minimize(self, *args: Any, **options: Any) -> Any:
         return hyperopt.fmin(*args, trials=self, allow_trials_fmin=False, **options)
 
 
+def or_never(early_stop_fn: EarlyStop | None) -> EarlyStop:
+    """The early_stop_fn, or one that never stops. Raises ValueError where it can't be called."""
+    if early_stop_fn is None:
+        return lambda _, *args: (False, args)
+    if not callable(early_stop_fn):
+        raise ValueError(f"early_stop_fn={early_stop_fn!r}: pass a function, such as no_progress()")
+    return early_stop_fn
+
+
 def _stop(loss_threshold: float, early_stop_fn: EarlyStop | None) -> EarlyStop:
     """An early_stop_fn that stops at the threshold too."""
+    other = or_never(early_stop_fn)
 
     def stop(trials: base.Trials, *args: Any) -> tuple[bool, Any]:
-        stopped, kept = early_stop_fn(trials, *args) if early_stop_fn else (False, args)
+        stopped, kept = other(trials, *args)
         return stopped or _reached(trials, loss_threshold), kept
 
     return stop
@@ -157,11 +171,12 @@ def _stop(loss_threshold: float, early_stop_fn: EarlyStop | None) -> EarlyStop:
 
 def _keep_best(own: Trials, early_stop_fn: EarlyStop | None) -> EarlyStop:
     """An early_stop_fn that drops models, once one that saves the trials has saved what outdoes them."""
+    other = or_never(early_stop_fn)
 
     def stop(trials: base.Trials, *args: Any) -> tuple[bool, Any]:
-        stopped = early_stop_fn(trials, *args) if early_stop_fn else (False, args)
+        answer = other(trials, *args)
         keep_best(own)
-        return stopped
+        return answer
 
     return stop
 
@@ -191,6 +206,7 @@ class _Run:
     Attributes
     ----------
     points : those that are still to be suggested; None before the first suggestion
+    short : it was said that max_evals is too few for a result at max_budget
     """
 
     trials: Trials
@@ -198,6 +214,7 @@ class _Run:
     max_evals: int | None
     points: deque[Vals] | None = None
     bar: Bar | None = None
+    short: bool = False
 
     def suggest(
         self, new_ids: Sequence[Hashable], domain: Domain, trials: base.Trials, seed: int
@@ -222,12 +239,24 @@ class _Run:
             yield self.bar
             self.bar.finish()
 
+    def warn_if_low(self) -> None:
+        """Say that what fmin returns is of a low budget, unless that was said before it started."""
+        plan = newest_schedule(self.trials)
+        if plan is None or self.short or (best := incumbent_of(evaluations(self.trials))) is None:
+            return
+        if best.budget is not None and best.budget < plan.max_budget:
+            warn(
+                f"fmin has ended before a result at max_budget={plan.max_budget:.10g}: what it returns is "
+                f"the best at budget {best.budget:.10g}; go on with these trials, to "
+                f"max_evals={first_full(self.trials, plan)} at least"
+            )
+
     def _start(self, suggested: Sequence[Document], domain: Domain) -> deque[Vals]:
         stamp = next(filter(None, map(stamp_of, suggested)), None)
         plan = schedule(stamp["min_budget"], stamp["max_budget"], stamp["eta"]) if stamp else None
         points = deque(_due(self.trials, self._points(domain, stamp)))
         if plan is not None and self.max_evals is not None:
-            _warn_if_short(self.trials, plan, self.max_evals, len(points))
+            self.short = _warn_if_short(self.trials, plan, self.max_evals, len(points))
         if self.bar is not None:
             others = range(self.bar.total)  # another algorithm's go on at max_budget
             self.bar.open(plan or newest_schedule(self.trials), points if plan else others)
@@ -255,7 +284,7 @@ def _due(trials: Trials, points: Iterable[Vals]) -> list[Vals]:
         for document in documents(trials)
         if stamp_of(document) is None
         and not is_cut_short(document)
-        and (trials.asynchronous or not is_running(document))  # else it was cut short
+        and (trials.asynchronous or not left_behind(document))  # else it was cut short
     ]
     due: list[Vals] = []
     for point in points:
@@ -264,14 +293,15 @@ def _due(trials: Trials, points: Iterable[Vals]) -> list[Vals]:
     return due
 
 
-def _warn_if_short(trials: Trials, plan: Schedule, max_evals: int, points: int) -> None:
+def _warn_if_short(trials: Trials, plan: Schedule, max_evals: int, points: int) -> bool:
     full = plan.max_budget
     if any(e.place and e.budget == full and e.status == "ok" for e in evaluations(trials, schedule=plan)):
-        return
-    first = len(trials) + points + read(trials, plan).until_full()
+        return False
+    first = first_full(trials, plan) + points
     if max_evals < first:
         warn(
             f"max_evals={max_evals} is too few for a result at max_budget={full:.10g}: the first takes "
             f"max_evals={first}, a whole Hyperband iteration {plan.evaluations} evaluations; pass more, or "
             "raise min_budget"
         )
+    return max_evals < first

@@ -20,15 +20,15 @@ from hyperopt_hyperband._documents import (
     disown,
     fail,
     hyperparameters_of,
+    in_spark,
     new_document,
     numbered,
-    plain,
     tid_of,
     unused,
 )
 from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
 from hyperopt_hyperband._history import History, read
-from hyperopt_hyperband._objective import NO_TRIAL, check_objective, keeps_model, sees_trial, with_budget
+from hyperopt_hyperband._objective import NO_TRIAL, Wants, check_objective, sees_trial, wants_of, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
 from hyperopt_hyperband._retention import NO_FOLDER, claim, drop
@@ -50,6 +50,7 @@ from hyperopt_hyperband._space import configurations, contains, hyperparameters,
 from hyperopt_hyperband._stamps import BracketKey, Space
 from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._trials import Trials as OwnTrials
+from hyperopt_hyperband._values import plain
 from hyperopt_hyperband._warn import warn
 
 __all__ = [
@@ -131,7 +132,9 @@ def suggest(
     if not (isinstance(random_share, numbers.Real) and 0 <= random_share <= 1):
         raise ValueError(f"random_share={random_share!r}: pass a number from 0 to 1")
     model = None if sampler is None else model_of(sampler)
-    budgets = find_budget(domain, budget, min_budget, max_budget)
+    wants = wants_of(domain.fn)
+    full_budget = wants and wants.full_budget
+    budgets = find_budget(domain, budget, min_budget, max_budget, default=full_budget)
     plan = _schedule.schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
     if model is not None:
         model.check(domain, budgets.label)
@@ -141,12 +144,12 @@ def suggest(
         history.run = int(seed)
     _check_trials(history, domain)
     if history.foreign or not history.brackets:
-        _check_start(plan, domain, trials)
+        _check_start(plan, domain, trials, wants)
         _warn_at_start(history, budgets, domain, random=model is None)
     _settle(trials, history)
-    if getattr(domain.fn, "takes_checkpoint", False):
-        drop(trials, history, domain.fn.checkpoint_dir, budgets.label)
-    if keeps_model(domain.fn) and not isinstance(trials, OwnTrials):  # which drop them after they are saved
+    if wants and wants.checkpoint:
+        drop(trials, history, wants.checkpoint_dir, budgets.label)
+    if wants and wants.keep_model and not isinstance(trials, OwnTrials):  # these drop after they are saved
         keep_best(trials)
     issued: list[Document] = []
 
@@ -263,7 +266,7 @@ def _check_trials(history: History, domain: Domain) -> None:
         )
 
 
-def _check_start(plan: Schedule, domain: Domain, trials: Trials) -> None:
+def _check_start(plan: Schedule, domain: Domain, trials: Trials, wants: Wants | None) -> None:
     """Refuse, at the first suggestion of a run, what can't end well."""
     check_objective(domain)
     if plan.evaluations > MOST_EVALUATIONS:
@@ -271,13 +274,13 @@ def _check_start(plan: Schedule, domain: Domain, trials: Trials) -> None:
             f"min_budget={plan.min_budget}, max_budget={plan.max_budget}, eta={plan.eta} plan "
             f"{plan.evaluations} evaluations an iteration: raise min_budget or eta"
         )
-    if hasattr(trials, "_spark") and getattr(domain.fn, "needs_trial", False):
+    if in_spark(trials) and wants:
         if not has_node(domain):
             raise ValueError(NO_TRIAL)
-        if domain.fn.takes_checkpoint:
-            if domain.fn.checkpoint_dir is None:
+        if wants.checkpoint:
+            if wants.checkpoint_dir is None:
                 raise ValueError(NO_FOLDER)
-            claim(domain.fn.checkpoint_dir)
+            claim(wants.checkpoint_dir)
 
 
 def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, random: bool) -> None:

@@ -16,10 +16,10 @@ from hyperopt.base import Trials
 from hyperopt_hyperband import _evaluations as read
 from hyperopt_hyperband import _space as spaces
 from hyperopt_hyperband._call import shows_its_call
-from hyperopt_hyperband._documents import number
 from hyperopt_hyperband._evaluations import Evaluation
 from hyperopt_hyperband._schedule import Budget, shown
 from hyperopt_hyperband._stamps import newest_schedule
+from hyperopt_hyperband._values import number
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

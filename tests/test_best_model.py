@@ -89,7 +89,7 @@ def test_of_a_plain_objective_too(algo, max_queue_len):
     check(trials)
 
 
-def test_and_of_one_that_wants_the_trial():
+def test_the_model_of_an_objective_that_wants_the_trial_is_kept_too():
     @hyperopt.fmin_pass_expr_memo_ctrl
     def with_ctrl(expr, memo, ctrl):
         params = hyperopt.pyll.rec_eval(expr, memo=memo)
@@ -285,7 +285,7 @@ def travelling(checkpoint_dir=None):
     return objective
 
 
-def test_it_goes_on_after_saving_and_loading(options, folder, tmp_path):
+def test_keeping_one_model_goes_on_after_saving_and_loading(options, folder, tmp_path):
     path = tmp_path / "trials.pkl"
     for max_evals in (3, 10, 11, ITERATION, 2 * ITERATION):
         trials = run(

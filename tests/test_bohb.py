@@ -44,7 +44,7 @@ def without_budget(doc):
     return repr({label: value for label, value in doc["misc"]["vals"].items() if label != "epochs"})
 
 
-def test_it_beats_random_draws_on_a_bowl():
+def test_bohb_beats_random_draws_on_a_bowl():
     def best(algo, seed):
         return (
             hyperband.incumbent(run(bowl, BOWL, 3 * ITERATION, algo=algo, seed=seed))["result"]["loss"]
@@ -382,7 +382,7 @@ EXPRESSIONS = {
 @pytest.mark.parametrize(
     "algo", [bohb.suggest, partial(hyperband.suggest, sampler=bohb.gaussian_process, random_share=1)]
 )
-def test_it_refuses_expressions_before_anything_is_evaluated(which, algo):
+def test_bohb_refuses_expressions_before_anything_is_evaluated(which, algo):
     space = {"it": EXPRESSIONS[which], "epochs": hyperband.budget("epochs", 1, 9)}
     trials = Trials()
     with pytest.raises(

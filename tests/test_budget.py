@@ -143,7 +143,7 @@ def test_an_expression_over_the_budget_is_refused_before_anything_is_evaluated(s
 
 
 @pytest.mark.filterwarnings("ignore:the space has")
-def test_and_where_a_run_goes_on_with_one():
+def test_an_expression_over_the_budget_is_refused_where_a_run_goes_on():
     trials = run(lambda p: p["e"], {"e": E}, 5, algo=partial(hyperband.suggest, budget="e"))
     with pytest.raises(ValueError, match=r"budget='e' stands in the expression sub\(101, e\)"):
         run(lambda p: p["e"], {"e": 101 - E}, 9, trials, algo=partial(hyperband.suggest, budget="e"))

@@ -289,7 +289,7 @@ def test_memory_holds_what_can_still_go_up_and_nothing_else(options, workers, fa
 
 @pytest.mark.parametrize("workers", [1, 7])
 @pytest.mark.parametrize("points", [None, 9, 100])
-def test_so_does_a_folder_where_evaluations_see_no_trial(tmp_path, workers, points):
+def test_a_folder_holds_only_what_can_still_go_up_where_evaluations_see_no_trial(tmp_path, workers, points):
     simulation = Blind(max_budget=27, workers=workers, ids=4, faults=0.2, restarts=0.05, points=points)
     simulation.run(tmp_path / "checkpoints").check()
     assert 0 < max(simulation.counts) <= 12 * (1 + (workers > 1))
@@ -297,7 +297,7 @@ def test_so_does_a_folder_where_evaluations_see_no_trial(tmp_path, workers, poin
 
 
 @pytest.mark.parametrize("max_queue_len", [1, 4])
-def test_it_is_counted_over_a_whole_run_of_fmin(options, max_queue_len):
+def test_few_checkpoints_are_held_over_a_whole_run_of_fmin(options, max_queue_len):
     counts = []
 
     @hyperband.with_budget(**options)
@@ -402,7 +402,7 @@ def test_a_checkpoint_whose_saving_was_killed_is_never_handed_out(tmp_path, at):
     assert partial.exists() == (at == 1)
 
 
-def test_nor_where_the_objective_sees_no_trial(tmp_path):
+def test_a_half_saved_checkpoint_is_never_read_where_the_objective_sees_no_trial(tmp_path):
     folder = tmp_path / "checkpoints"
 
     def evaluate(budget, function=objective):

@@ -174,7 +174,7 @@ def test_what_the_space_can_t_draw_is_not_valid(name, vals):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_what_it_draws_is(name):
+def test_what_the_space_draws_is_valid(name):
     domain, axes, rows = drawn(SPACES[name], 50)
     for row in rows:
         vals = encoding.assignment(axes, row)

@@ -777,14 +777,14 @@ def test_a_script_without_a_guard_is_told_to_have_one(tmp_path, method):
 
 
 @pytest.mark.slow
-def test_so_is_a_script_that_is_no_file():
+def test_a_script_that_is_no_file_is_told_to_be_one():
     *_, last = ended("-", "spawn", input=UNGUARDED).stderr.splitlines()
     assert "BrokenExecutor" in last
     assert "imports the script, so that has to be a file" in last
 
 
 @pytest.mark.slow
-def test_where_processes_are_forked_it_needs_none(tmp_path):
+def test_a_script_needs_no_guard_where_processes_are_forked(tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     assert ended(tmp_path / "script.py", "fork").stdout == "done 5\n"
 

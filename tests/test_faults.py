@@ -149,7 +149,7 @@ def test_every_order_in_which_suggest_s_evaluations_can_finish_promotes_the_same
 
 
 @pytest.mark.parametrize("budgets", [(5, 5), (5, 9), (1, 1)])
-def test_one_rung_only(budgets):
+def test_a_schedule_of_one_bracket_ends_under_faults(budgets):
     simulation = Simulation(*budgets, eta=4, workers=5, ids=3, faults=0.3).run().check()
     assert len(simulation.docs) == 2
 

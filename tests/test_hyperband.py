@@ -314,7 +314,7 @@ def said(space, **options):
     return [str(warning.message) for warning in caught]
 
 
-def test_it_also_gets_the_way_to_search_without_budgets_which_warns_no_more():
+def test_the_warning_names_the_way_to_search_without_budgets_which_warns_no_more():
     unseen = {"x": hp.uniform("x", -5, 5)}
     with pytest.warns(
         UserWarning, match="can't see its budget.* without budgets.* pass min_budget=max_budget"
@@ -358,7 +358,7 @@ def test_budgets_that_leave_one_bracket_are_told_once_with_numbers_that_would_do
         assert not said(space, **{"min_budget": low, "max_budget": high, "eta": eta} | way)
 
 
-def test_so_are_those_of_the_space_in_its_own_steps():
+def test_budgets_of_the_space_that_leave_one_bracket_are_told_in_its_own_steps():
     tens = {"x": hp.uniform("x", -5, 5), "n": hp.quniform("n", 40, 100, 10)}
     [warning] = said(tens, budget="n")
     assert "min_budget=40 times eta=3 is above max_budget=100" in warning
@@ -369,7 +369,7 @@ def test_so_are_those_of_the_space_in_its_own_steps():
     )
 
 
-def test_an_objective_that_sees_its_budget_gets_none(space):
+def test_an_objective_that_sees_its_budget_gets_no_warning(space):
     @fmin_pass_expr_memo_ctrl
     def low_level(expr, memo, ctrl):
         return ctrl.current_trial["misc"]["budget"]

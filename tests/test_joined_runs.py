@@ -93,7 +93,7 @@ def test_the_newest_of_the_joined_runs_is_the_one_that_goes_on(space):
     ]
 
 
-def test_it_goes_on_as_it_would_have_alone(space):
+def test_the_run_that_fits_goes_on_as_it_would_have_alone(space):
     alone = run(loss, space, 15, seed=1)
     docs = joined(run(loss, space, 22), alone)
     _, new, _ = gone_on(docs, space, more=2)

@@ -89,7 +89,7 @@ def test_at_the_start_it_is_refused_before_anything_is_evaluated(options, messag
 
 
 @pytest.mark.parametrize("random_share", [-1, "0.5"])
-def test_so_does_the_model(trials, random_share):
+def test_a_wrong_random_share_is_refused_by_the_model_too(trials, random_share):
     with pytest.raises(ValueError, match=r"random_share=.*: pass a number from 0 to 1"):
         run(objective, SPACE, 20, trials=trials, algo=partial(bohb.suggest, random_share=random_share))
     assert len(trials) == 8

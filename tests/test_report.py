@@ -65,7 +65,7 @@ def test_losses_are_those_of_the_rung(space):
         assert (rung.best, rung.median) == (min(losses), statistics.median(losses))
 
 
-def test_it_reports_at_every_moment_of_a_run(space):
+def test_there_is_a_report_at_every_moment_of_a_run(space):
     seen = []
 
     def objective(params):
@@ -80,7 +80,7 @@ def test_it_reports_at_every_moment_of_a_run(space):
     assert "Incumbent: none, no evaluation has succeeded yet" in seen[0][3]
     assert "4 of 9        1" in seen[4][3]
     assert "4 of 13 (1 pending) in iteration 0, bracket 2, which ends at max_budget" in seen[4][3]
-    assert "max_evals=13 or more" in seen[4][3]
+    assert "max_evals=14 or more" in seen[4][3], "the one under way may be an interrupted one"
 
 
 def test_no_trials_make_an_empty_report():
@@ -298,7 +298,7 @@ def test_a_run_that_ended_early_is_told_what_its_next_one_needs(space, ending):
 def test_what_failed_at_max_budget_has_not_succeeded(space):
     trials = run(lambda p: math.nan if p["epochs"] == 9 else loss(p), space, ITERATION)
     report = hyperband.report(trials)
-    assert first_line(report).startswith("Nothing has succeeded at max_budget 9 yet; incumbent: loss ")
+    assert first_line(report).startswith("Nothing has succeeded at max_budget 9 yet (max_evals=35 would); ")
     assert "How far it is" not in str(report), "no evaluation of the schedule is left"
 
 

@@ -134,7 +134,7 @@ def test_fmin_called_again_and_again_with_one_rstate_draws_no_repeats(algo, queu
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_nor_is_the_random_share_all_or_nothing_then(seed):
+def test_the_random_share_is_not_all_or_nothing_with_one_seed_at_every_call(seed):
     asked, trials = [], Trials()
 
     def spy(new_ids, domain, trials, seed):

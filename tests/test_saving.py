@@ -142,7 +142,7 @@ def test_where_no_file_can_be_is_said_before_the_run(tmp_path):
             hyperband.save_trials(nowhere)
 
 
-def test_it_goes_with_another_early_stop_fn(space, tmp_path):
+def test_save_trials_goes_with_another_early_stop_fn(space, tmp_path):
     stop = hyperband.save_trials(tmp_path / "trials", no_progress_loss(5))
     trials = run(loss, space, 500, early_stop_fn=stop)
     assert len(trials) < 100
@@ -174,7 +174,7 @@ def test_failures_and_attachments_are_kept_and_ids_stay_unique(space, tmp_path):
     assert loaded.trial_attachments(loaded.trials[-1])["model"] == b"weights"
 
 
-def test_it_loads_what_fmin_saves_and_starts_anew_without_a_file(space, tmp_path):
+def test_load_trials_loads_what_fmin_saves_and_starts_anew_without_a_file(space, tmp_path):
     assert len(hyperband.load_trials(tmp_path / "none")) == 0
     trials = run(loss, space, 5, trials_save_file=str(tmp_path / "trials"))
     assert places(hyperband.load_trials(tmp_path / "trials")) == places(trials)

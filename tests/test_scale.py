@@ -77,7 +77,7 @@ def test_suggest_looks_at_no_more_documents_the_longer_the_run_is(exp_key):
     assert max(last) <= 2 * max(bracket.evaluations for bracket in PLAN.brackets)
 
 
-def test_so_it_does_where_the_space_is_discrete_but_large():
+def test_suggest_looks_at_no_more_documents_in_a_large_discrete_space():
     space = {"b": hyperband.budget("b", 1, 9), "c": hp.choice("c", [0, hp.randint("x", 10_000)])}
     counts = looks(20 * PLAN.evaluations, domain=Domain(lambda _: 0.0, space))
     assert counts[-PLAN.evaluations :] == counts[2 * PLAN.evaluations : 3 * PLAN.evaluations]

@@ -97,7 +97,7 @@ def test_numpy_numbers_become_plain():
     assert type(plan.max_budget) is int
 
 
-def test_it_prints_a_table():
+def test_a_schedule_prints_as_a_table():
     assert str(schedule(1, 9, 3)) == (
         "Hyperband, budgets 1 to 9, eta 3: configurations x budget\n"
         "rung  s = 2  s = 1  s = 0\n"

@@ -121,7 +121,7 @@ def test_one_that_has_failed_at_the_full_budget_is_not_drawn_again():
 
 
 @pytest.mark.parametrize("at", [3, 13, 20, 21])
-def test_an_interruption_does_not_change_that(at):
+def test_an_interruption_repeats_no_configuration(at):
     space, size = SPACES["a number"]
     calls = []
 
@@ -181,7 +181,7 @@ def warned(space, **options):
     return [str(w.message) for w in caught]
 
 
-def test_it_is_said_once_with_what_a_full_grid_costs():
+def test_a_small_space_is_said_once_with_what_a_full_grid_costs():
     space = {"x": hp.randint("x", 8), "n": hyperband.budget("n", 1, 81)}
     [said] = warned(space)
     assert said.startswith("the space has 8 distinct configurations, fewer than the 143 that one Hyperband")

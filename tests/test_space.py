@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hyperopt import hp, rand
 from hyperopt.base import Domain
-from hyperopt.pyll import scope
+from hyperopt.pyll import as_apply, scope
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband._space import configurations, hyperparameters
+from hyperopt_hyperband._space import configurations, contains, hyperparameters
 
 X = hp.uniform("x", 0, 1)
 BUDGET = hyperband.budget("n", 1, 9)
@@ -64,6 +64,12 @@ def test_a_distribution_tells_its_bounds_and_whether_it_is_log():
         "f": (1, 2, None, False),
     }
     assert (known["n"].distribution.mean, known["n"].distribution.deviation) == (1, 2)
+
+
+def test_a_number_is_no_index_of_an_option():
+    space = as_apply(hp.choice("c", ["a", "b", "c"]))
+    assert contains(space, {"c": [1]}, None)
+    assert not any(contains(space, {"c": [value]}, None) for value in (1.0, 0.5, "b", 3, -1))
 
 
 def test_what_a_switch_asks_decides():

@@ -32,14 +32,14 @@ def best_in(iteration):
 
 @pytest.mark.parametrize("iterations", [1, 2])
 @pytest.mark.parametrize("best", [0, 1, 2])
-def test_it_stops_after_whole_iterations_without_a_better_incumbent(space, best, iterations):
+def test_no_progress_stops_after_whole_iterations_without_a_better_incumbent(space, best, iterations):
     stop = hyperband.no_progress(iterations=iterations)
     # The loss at first is 0 throughout, so that with best > iterations the run ends before it gets better.
     trials = run(best_in(best), space, 500, early_stop_fn=stop)
     assert len(trials) == (1 + iterations + (best if best <= iterations else 0)) * ITERATION
 
 
-def test_it_goes_on_while_each_iteration_is_better(space):
+def test_no_progress_goes_on_while_each_iteration_is_better(space):
     calls = []
     falling = lambda params: calls.append(params) or -len(calls)  # noqa: E731
     assert len(run(falling, space, 5 * ITERATION, early_stop_fn=hyperband.no_progress())) == 5 * ITERATION
@@ -51,7 +51,7 @@ def test_hyperopt_s_own_stops_within_the_first_brackets(space):
     assert len(run(at_full_budget_only, space, 500, early_stop_fn=hyperband.no_progress())) == 2 * ITERATION
 
 
-def test_it_stops_where_everything_fails(space):
+def test_no_progress_stops_where_everything_fails(space):
     trials = Trials()
     with pytest.raises(AllTrialsFailed):
         run(
@@ -203,7 +203,7 @@ def test_points_and_max_evals_and_a_file_go_with_it(space, tmp_path):
     assert len(run(loss, space, 7, early_stop_fn=hyperband.stop_after(iterations=1))) == 7
 
 
-def test_it_stops_for_another_reason_too(space):
+def test_stop_after_stops_for_another_reason_too(space):
     def stop(iterations):
         return hyperband.stop_after(iterations=iterations, early_stop_fn=hyperband.no_progress(iterations=2))
 
@@ -310,6 +310,7 @@ def test_seconds_hold_under_other_algorithms_too(space, clock, algo):
     assert (len(trials), clock.seconds) == (34, 36)
 
 
+@pytest.mark.filterwarnings("ignore:fmin has ended before")
 def test_what_an_executor_begins_again_is_foreseen(space, clock):
     objective = clock.takes(lambda epochs: epochs)
     trials = run(objective, space, 13)

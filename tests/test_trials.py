@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from conftest import loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, fmin, hp, rand, space_eval, tpe
+from hyperopt.early_stop import no_progress_loss
 from hyperopt.exceptions import AllTrialsFailed
 from hyperopt.fmin import generate_trials_to_calculate
 from hyperopt.pyll import scope
@@ -357,6 +358,7 @@ def test_only_an_evaluation_at_max_budget_meets_the_threshold(space, new_trials,
     assert FIRST_FULL <= len(trials) < 500
 
 
+@pytest.mark.filterwarnings("ignore:fmin has ended before")
 def test_failures_and_other_trials_do_not_meet_the_threshold_unless_they_may(space):
     failing = lambda p: {"status": STATUS_FAIL, "loss": -1.0} if p["epochs"] == 9 else 0.0  # noqa: E731
     assert len(run(failing, space, 30, trials=Trials(), loss_threshold=-0.5)) == 30
@@ -372,6 +374,7 @@ def test_the_threshold_holds_where_another_algorithm_goes_on(space):
     assert 60 < len(trials) < 500
 
 
+@pytest.mark.filterwarnings("ignore:fmin has ended before")
 @cut_on_purpose
 def test_threshold_and_early_stop_fn_go_together(space, new_trials):
     def stop(trials, *args):
@@ -413,6 +416,7 @@ def test_a_run_too_short_says_so_once_and_before_it_starts(space, new_trials, al
     assert max(p["epochs"] for p in seen) < 9
 
 
+@pytest.mark.filterwarnings("ignore:fmin has ended before")
 def test_a_run_that_is_long_enough_or_not_sized_by_max_evals_says_nothing(space):
     trials = run(loss, space, FIRST_FULL, trials=Trials())
     assert trials.best_trial["misc"]["budget"] == 9
@@ -533,6 +537,7 @@ def test_what_is_cut_short_is_not_counted_as_done(space, capsys):
     assert int(last.split("|")[0].split("/")[1]) > done
 
 
+@pytest.mark.filterwarnings("ignore:fmin has ended before")
 def test_floats_are_shown_short_and_without_max_evals_there_is_no_total(capsys):
     space = {"x": hp.uniform("x", 0, 1), "share": hyperband.budget("share", 0.1, 8.1)}
     stop = lambda trials, *args: (len(trials) >= 90, args)  # noqa: E731
@@ -681,3 +686,18 @@ def test_hyperoptsearchcv_takes_them(capsys):
     assert trials.best_trial["misc"]["vals"]["max_iter"] == [90]
     assert trials.best_trial["result"]["params"] == space_eval(space, trials.argmin)
     assert "budget" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    "ending", [{"early_stop_fn": no_progress_loss(2)}, {"early_stop_fn": hyperband.stop_after(seconds=1e-6)}]
+)
+def test_a_run_that_ended_at_a_low_budget_says_so(space, ending):
+    trials = Trials()
+    low = "fmin has ended before a result at max_budget=9: .* at budget 1; "
+    with pytest.warns(UserWarning, match=low) as told:
+        run(loss, space, 100, trials=trials, **ending)
+    [needed] = re.findall(r"to max_evals=(\d+) at least", str(told[0].message))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(loss, space, int(needed), trials=trials)
+    assert trials.best_trial["misc"]["budget"] == 9

@@ -40,7 +40,7 @@ def selected(correlation, eta=3, drawn=900, seed=0):
 
 
 @pytest.mark.parametrize("correlation", [-0.8, -0.5, 0, 0.5, 0.8])
-def test_it_is_the_correlation_over_all_though_few_went_up(correlation):
+def test_the_verdict_is_on_the_correlation_over_all_though_few_went_up(correlation):
     [(budgets, (configurations, (mean, lower, upper)))] = over_all(selected(correlation)).items()
     assert (budgets, configurations) == ((1, 3), 300)
     assert mean == pytest.approx(correlation, abs=0.07)

@@ -30,7 +30,7 @@ def here(caught):
 
 @pytest.mark.parametrize("algo", [hyperband.suggest, bohb.suggest, partial(hyperband.suggest, eta=4)])
 @pytest.mark.parametrize("threads", [False, True])
-def test_it_points_at_the_call_of_fmin(algo, threads):
+def test_a_warning_points_at_the_call_of_fmin(algo, threads):
     with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(1) as executor:
         warnings.simplefilter("always")
         trials = ExecutorTrials(executor) if threads else Trials()
@@ -39,7 +39,7 @@ def test_it_points_at_the_call_of_fmin(algo, threads):
     assert here(caught) == expected
 
 
-def test_it_points_at_a_direct_call_of_suggest():
+def test_a_warning_points_at_a_direct_call_of_suggest():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         expected = line() + 1
