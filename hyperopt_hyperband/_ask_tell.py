@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from hyperopt import space_eval
-from hyperopt.base import STATUS_OK, STATUS_STRINGS, Domain, Trials
+from hyperopt.base import STATUS_FAIL, STATUS_OK, Domain, Trials
 
 from hyperopt_hyperband._best_model import keep_best
 from hyperopt_hyperband._documents import (
@@ -20,6 +20,7 @@ from hyperopt_hyperband._documents import (
     finish,
     hyperparameters_of,
     in_mongo,
+    is_new,
     is_running,
     tid_of,
 )
@@ -28,7 +29,7 @@ from hyperopt_hyperband._documents import (
 def ask(
     trials: Trials, space: Any, *, algo: Callable[..., list[Document]], seed: int | None = None
 ) -> Document | None:
-    """Take up the next evaluation.
+    """Take up the next evaluation: one that nobody has begun, or else what the algorithm suggests.
 
     Its budget is in `document["misc"]["budget"]`, and `parameters(space, document)` is what an objective
     would get. Any number may be asked for before the first result is told, from one thread at a time. What is
@@ -62,12 +63,14 @@ def ask(
     domain = Domain(_evaluated_elsewhere, space, pass_expr_memo_ctrl=True)
     if seed is None:
         seed = int(np.random.default_rng().integers(2**31 - 1))
-    trials.refresh()
-    new = algo(trials.new_trial_ids(1), domain, trials, seed)
-    trials.insert_trial_docs(new)
-    if not new:
-        return None
-    [document] = [each for each in documents(trials) if tid_of(each) == tid_of(new[0])][-1:]
+    document = next(filter(is_new, documents(trials)), None)
+    if document is None:
+        trials.refresh()
+        new = algo(trials.new_trial_ids(1), domain, trials, seed)
+        if not new:
+            return None
+        trials.insert_trial_docs(new)
+        document = documents(trials)[-1]
     begin(document, owner="ask")
     trials.refresh()
     return document
@@ -91,20 +94,20 @@ def tell(trials: Trials, document: Document, result: Any) -> None:
     ValueError
         The document is none of trials', has been told before, or the result is none of these.
     """
-    if not isinstance(document, Mapping):
+    if not isinstance(document, Mapping) or "tid" not in document:
         raise ValueError(f"document={document!r}: pass the document that ask returned")
     mine = [each for each in documents(trials) if tid_of(each) == tid_of(document)]
     if not mine:
         raise ValueError(
             f"trial {tid_of(document)} is not among these trials: pass those that it was asked from"
         )
-    if not is_running(mine[-1]):
+    if not (is_running(mine[-1]) or is_new(mine[-1])):  # new again, where trials were saved and loaded
         raise ValueError(f"trial {tid_of(document)} has its result already: tell each once")
     if isinstance(result, BaseException):
         fail(mine[-1], result)
     elif isinstance(result, Real):
         finish(mine[-1], {"status": STATUS_OK, "loss": float(result)})
-    elif isinstance(result, Mapping) and result.get("status") in STATUS_STRINGS:
+    elif isinstance(result, Mapping) and result.get("status") in (STATUS_OK, STATUS_FAIL):
         told = dict(result)
         attach(trials, tid_of(document), told.pop("attachments", {}))
         finish(mine[-1], told)

@@ -13,14 +13,16 @@ What Hyperband adds to Hyperopt's own fields:
         position, since, before, open links, see `_stamps`
         below                         a promotion's: the tid of the evaluation at the rung below
         label                         the hyperparameter that holds the budget, where one does
+        options                       a number that stands for the names of the options chosen
         by_model                      1: a model has drawn the configuration
-        foreign                       1: not of the run, whatever the rest says
+        foreign                       "run" or "space": not of that, whatever the rest says
     misc["cut_short"]    1: an executor has given it up, and begins with it next time
     misc["suspect"]      1: it was under way when an executor broke
 """
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -55,6 +57,8 @@ STAMP = {
     *("run", "space", "position", "since", "open"),
 }
 """What every stamp says; others are there where they apply."""
+MOST_BRACKETS = 128
+"""More than any schedule has."""
 
 
 def documents(trials: Trials) -> list[Document]:
@@ -131,6 +135,9 @@ def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
     copy._dynamic_trials = everything
     copy._ids = trials._ids | {document["tid"] for document in copy._dynamic_trials}
     copy.attachments = {name: value for name, value in trials.attachments.items() if name != DOMAIN}
+    for name in ("points_to_evaluate", "keep_model"):  # of our own Trials
+        if name in vars(trials):
+            setattr(copy, name, getattr(trials, name))
     copy.refresh()
     return copy
 
@@ -208,7 +215,29 @@ def budget_of(document: Document) -> Budget | None:
 def stamp_of(document: Document) -> dict[str, Any] | None:
     """Its place in the schedule, as `_history` writes it; None where Hyperband has not issued it."""
     stamp = document["misc"].get("hyperband")
-    return stamp if isinstance(stamp, dict) and STAMP.issubset(stamp) else None
+    return stamp if isinstance(stamp, dict) and _is_whole(stamp) else None
+
+
+def _is_whole(stamp: dict[str, Any]) -> bool:
+    """Whether a stamp says all that every one says, in values that make sense."""
+    if not STAMP.issubset(stamp):
+        return False
+    iteration, bracket, rung, position, links = (
+        stamp[name] for name in ("iteration", "bracket", "rung", "position", "open")
+    )
+    low, high, eta = stamp["min_budget"], stamp["max_budget"], stamp["eta"]
+    try:
+        return (
+            iteration >= 0
+            and 0 <= rung <= bracket < MOST_BRACKETS
+            and int(position) == position
+            and 0 < low <= high < math.inf
+            and 2 <= eta < math.inf
+            and hash(stamp["config"]) is not None
+            and all(len(each) == 3 for each in links)
+        )
+    except (TypeError, ValueError):
+        return False
 
 
 def write_stamp(document: Document, budget: Budget, stamp: dict[str, Any]) -> None:
@@ -222,16 +251,20 @@ def times_of(document: Document) -> tuple[datetime | None, datetime | None]:
     return time_of(document.get("book_time")), time_of(document.get("refresh_time"))
 
 
-def disown(trials: Trials, document: Document) -> None:
-    """Write down that an evaluation is foreign to the run, whatever its stamp says; nobody is to begin it."""
-    document["misc"]["hyperband"]["foreign"] = 1
+def disown(trials: Trials, document: Document, *, outside: bool) -> None:
+    """Write down that an evaluation is foreign to the run, whatever its stamp says; nobody is to begin it.
+
+    outside : it lies outside the space that the run goes on with
+    """
+    foreign = "space" if outside else "run"
+    document["misc"]["hyperband"]["foreign"] = foreign
     unbegun = document["state"] == JOB_STATE_NEW
     if unbegun:
         fail(document, ValueError("foreign to the run that goes on"))
     if in_mongo(trials):
         # A worker writes its result to the version that it knows: that stays, unless nobody has begun.
         itself = {"_id": document["_id"]}
-        trials.handle.jobs.update_one(itself, {"$set": {"misc.hyperband.foreign": 1}})
+        trials.handle.jobs.update_one(itself, {"$set": {"misc.hyperband.foreign": foreign}})
         if unbegun:
             ended = {
                 "state": document["state"],
@@ -270,6 +303,11 @@ def is_new(document: Document) -> bool:
 def is_running(document: Document) -> bool:
     """Whether the evaluation has begun, and nothing has been heard of its end."""
     return document["state"] == JOB_STATE_RUNNING  # type: ignore[no-any-return]
+
+
+def is_unfinished(document: Document, trials: Trials) -> bool:
+    """Whether an evaluation is to be done; an executor does what was running again."""
+    return is_new(document) or (trials.asynchronous and is_running(document))
 
 
 def is_done(document: Document) -> bool:
@@ -346,17 +384,22 @@ def cut_short(trials: Trials) -> None:
             document["misc"]["cut_short"] = 1
 
 
+def renew(document: Document) -> None:
+    """Mark an evaluation as one that nobody has begun."""
+    document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW}, owner=None)
+    document["misc"].pop("cut_short", None)
+
+
 def begin_again(trials: Trials, *, but: Iterable[Document], cancelled: bool = False) -> None:
-    """Mark the running evaluations as new, and the cancelled ones if told so; to be called while none runs.
+    """Mark as new what is running, was cut short, or, if told so, cancelled; to be called while none runs.
 
     but : those that a later document repeats
     """
     states = {JOB_STATE_RUNNING, JOB_STATE_CANCEL} if cancelled else {JOB_STATE_RUNNING}
     apart = set(map(id, but))
     for document in documents(trials):
-        if document["state"] in states and id(document) not in apart:
-            document.update(state=JOB_STATE_NEW, result={"status": STATUS_NEW}, owner=None)
-            document["misc"].pop("cut_short", None)
+        if (document["state"] in states or is_cut_short(document)) and id(document) not in apart:
+            renew(document)
 
 
 def unfinished(trials: Trials, *, but: Iterable[Document]) -> list[Document]:

@@ -31,7 +31,7 @@ from hyperopt_hyperband._documents import (
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget, Schedule
 from hyperopt_hyperband._stamps import fitting, issued_again, newest_schedule
-from hyperopt_hyperband._values import number
+from hyperopt_hyperband._values import as_number, number
 
 Place = tuple[int, int, int]
 """Hyperband iteration, bracket s and rung."""
@@ -54,6 +54,7 @@ class Evaluation:
         document has that
     label : the hyperparameter that holds the budget; None where there is none
     begun, ended : in UTC; None where that has not happened or is not known
+    outside : it lies outside the space that the run went on with, and is no incumbent of it
     """
 
     tid: Hashable
@@ -66,6 +67,7 @@ class Evaluation:
     label: str | None
     begun: datetime | None
     ended: datetime | None
+    outside: bool = False
 
     @property
     def spent(self) -> Budget:
@@ -133,6 +135,7 @@ def evaluations(
                 label=holds,
                 begun=begun,
                 ended=ended if status in ("ok", "failed") else None,
+                outside=its is not None and its.get("foreign") == "space",
             )
         )
     return found[::-1]
@@ -145,7 +148,7 @@ def incumbents(evaluations: Iterable[Evaluation]) -> Iterator[Evaluation | None]
     """
     best, rank = None, (math.inf, math.inf)
     for e in evaluations:
-        if e.loss is not None and (its := _rank(e.budget, e.loss)) < rank:
+        if e.loss is not None and not e.outside and (its := _rank(e.budget, e.loss)) < rank:
             best, rank = e, its
         yield best
 
@@ -197,7 +200,7 @@ def argmin(trials: Trials) -> dict[str, Any]:
     """
     document, best, everything = _incumbent(trials)
     label = next((e.label for e in reversed(everything) if e.place and e.label is not None), None)
-    held = {str(name): value for name, value in hyperparameters_of(document).items()}
+    held = {str(name): as_number(value) for name, value in hyperparameters_of(document).items()}
     return held if label is None or label in vals_of(document) else {**held, label: best.budget}
 
 

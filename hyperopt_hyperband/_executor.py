@@ -40,10 +40,8 @@ from hyperopt_hyperband._documents import (
     suspect,
     tid_of,
     unfinished,
-    vals_of,
 )
 from hyperopt_hyperband._saving import save_trials
-from hyperopt_hyperband._space import contains
 from hyperopt_hyperband._stamps import issued_again
 from hyperopt_hyperband._trials import Algorithm, EarlyStop, Trials
 from hyperopt_hyperband._worker import Answer, LoadError, Payload, PayloadRef, evaluate
@@ -154,7 +152,7 @@ class ExecutorTrials(Trials):
 
         domain = Domain(fn, space, pass_expr_memo_ctrl=pass_expr_memo_ctrl)
         running = _Running(self, self.executor, _pack(domain, self.executor))
-        waiting = deque(d for d in unfinished(self, but=issued_again(self)) if _can_draw(domain, d))
+        waiting = deque(unfinished(self, but=issued_again(self)))
         suspects = sum(map(is_suspect, waiting))
         unasked = max_evals - len(self)
         done = self.view(self._exp_key)
@@ -303,14 +301,6 @@ class _Running:
             "No result is lost: set trials.executor to a new one, and call fmin again with these trials"
             + (f". No worker has finished anything: mind that {NO_GUARD}" if unstarted else "")
         )
-
-
-def _can_draw(domain: Domain, document: Document) -> bool:
-    """Whether the space, which may have changed, has what was issued; else the algorithm fails it."""
-    stamp, vals = stamp_of(document), vals_of(document)
-    if stamp is None or vals.keys() != domain.params.keys():
-        return True
-    return contains(domain.expr, vals, stamp.get("label"))
 
 
 def _readable(document: Document) -> list[Hashable]:

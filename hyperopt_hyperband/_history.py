@@ -183,6 +183,8 @@ class History:
             stamp["before"] = before
         if label is not None:
             stamp["label"] = label
+        if (options := self.space.chosen(vals_of(document))) is not None:
+            stamp["options"] = options
         if by_model:
             stamp["by_model"] = 1
         if rung > 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
 import re
 import reprlib
 import textwrap
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from hyperopt import pyll
 from hyperopt.base import Ctrl
 from hyperopt.pyll.base import Apply, Literal
@@ -70,7 +70,9 @@ class Distribution:
         step = 1 if self.name in ("categorical", "randint") else self.step
         if step and abs(value / step - round(value / step)) > 1e-6:
             return False
-        if self.log and (value < 0 or (value == 0 and not step)):  # rounded to its step, it may be 0
+        if self.log and (
+            value < 0 or (value == 0 and not step and self.low != 0)
+        ):  # rounded to its step, it may be 0
             return False
         if self.low is None or self.high is None:
             return True
@@ -185,7 +187,7 @@ def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str 
     nodes = parameters(space)
     held = {node: vals[label_of(node)][0] for node in nodes if vals[label_of(node)]}
     if not all(
-        isinstance(value, numbers.Real) and value in distribution(node.arg["obj"])
+        isinstance(value, int | float) and value in distribution(node.arg["obj"])
         for node, value in held.items()
         if label_of(node) != budget_label
     ):
@@ -204,10 +206,17 @@ def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str 
         if not held.keys() >= set(parameters(selector)):
             return False
         option = pyll.rec_eval(selector, memo=dict(held))
-        if not (isinstance(option, numbers.Integral) and 0 <= option < len(options)):
+        if not (isinstance(option, int | np.integer) and 0 <= option < len(options)):
             return False  # a float is no index to Hyperopt either
-        waiting += [selector, options[int(option)]]
+        waiting += [selector, options[option]]
     return active.intersection(nodes) == held.keys()
+
+
+@functools.lru_cache(maxsize=8)
+def option_names(space: Apply) -> dict[str, tuple[str, ...]]:
+    """The names of the options of each choice."""
+    known = hyperparameters(space).items()
+    return {label: found.options for label, found in known if found.options is not None}
 
 
 @functools.lru_cache(maxsize=8)

@@ -18,11 +18,13 @@ a misfit, and becomes foreign.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperopt.base import Trials
+from hyperopt.base import Domain, Trials
 
 from hyperopt_hyperband._documents import (
     Document,
@@ -37,6 +39,7 @@ from hyperopt_hyperband._documents import (
 )
 from hyperopt_hyperband._promotion import BracketState
 from hyperopt_hyperband._schedule import Schedule, schedule
+from hyperopt_hyperband._space import BudgetLabel, contains, name_of, option_names
 
 BracketKey = tuple[int, int]
 """Hyperband iteration and bracket s."""
@@ -50,14 +53,47 @@ class Space:
     ----------
     name : short for all that the space says; documents that were drawn from the same space need no look
     has : whether the space has these hyperparameters
+    options : of each choice, the names of its options
     """
 
     name: int
     has: Callable[[Vals], bool]
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def chosen(self, vals: Vals) -> int | None:
+        """A number for the names of the options chosen: their indices are others where the space changes.
+
+        None where nothing is chosen.
+        """
+        names = [(label, of[int(vals[label][0])]) for label, of in self.options.items() if vals.get(label)]
+        return zlib.crc32(repr(sorted(names)).encode()) if names else None
+
+    def holds(self, document: Document) -> bool:
+        """Whether the space could have drawn a document's hyperparameters, each option by the same name."""
+        its, vals = document["misc"]["hyperband"], vals_of(document)
+        if its["space"] == self.name:
+            return True
+        return self.has(vals) and (not self.options or self.chosen(vals) == its.get("options"))
 
 
 NOWHERE = -1
 """A position that no stamp has."""
+
+
+def space_of(domain: Domain, label: str | None) -> Space:
+    """The space of a run, with the label that holds its budget."""
+    return Space(name_of(domain.expr), functools.partial(_has, domain, label), option_names(domain.expr))
+
+
+def could_draw(domain: Domain, document: Document) -> bool:
+    """Whether the space could have drawn a document's hyperparameters, where it has those labels."""
+    its = stamp_of(document)
+    if its is not None:
+        return space_of(domain, its.get("label")).holds(document)
+    label = next((str(name) for name in domain.params if isinstance(name, BudgetLabel)), None)
+    return _has(domain, label, vals_of(document))
+
+
 ANY = Space(0, lambda _: True)
 """What those read with who do not know the space."""
 
@@ -98,7 +134,7 @@ def follow(trials: Trials, schedule: Schedule, space: Space) -> Followed:
             try:
                 chains = _linked(everything, position, space)
                 found.linked = ago == 0
-            except (LookupError, TypeError):
+            except (LookupError, TypeError, ValueError):
                 chains, found.misfits = _counting(trials, schedule, space)
                 moved = {id(document): i for i, document in enumerate(everything)}
             break
@@ -147,8 +183,7 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
         else:
             below = state.rungs[its["rung"] - 1].get(its["config"])
             fits = below is not None and below["tid"] == its.get("below") and _alike(below, document)
-        if fits and its["space"] != space.name:
-            fits = space.has(vals_of(document))
+        fits = fits and space.holds(document)
         if fits:
             rung[its["config"]] = document
             fit.append(document)
@@ -197,9 +232,10 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
                 or its["iteration"] != iteration
                 or document["exp_key"] != exp_key
                 or "foreign" in its
+                or not 0 <= its["rung"] <= bracket
             ):
                 raise LookupError(f"no document of the run at position {position}")
-            if its["space"] != space.name and not space.has(vals_of(document)):
+            if its["space"] != space.name and not space.holds(document):
                 raise LookupError(f"the document at position {position} is outside the space")
             if since is None:
                 since = its["since"]
@@ -265,3 +301,8 @@ def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
 def _order(key: BracketKey) -> tuple[int, int]:
     """Orders brackets by when they open."""
     return key[0], -key[1]
+
+
+def _has(domain: Domain, label: str | None, vals: Vals) -> bool:
+    """Whether the space can draw these values; those of other labels are another matter."""
+    return set(vals) != domain.params.keys() or contains(domain.expr, vals, label)

@@ -106,6 +106,8 @@ def _improved(trials: Trials) -> int:
 def _expected_seconds(trials: Trials) -> float:
     """What the next evaluation will take, by the times of those that have succeeded; 0 where none tells."""
     budget = _next_budget(trials)
+    if budget is None and getattr(trials, "points_to_evaluate", None):
+        return 0  # what comes after the points may be cheap
     seen: dict[Budget | None, list[float]] = {}
     for document in documents(trials):
         begun, ended = times_of(document)
@@ -128,7 +130,7 @@ def _next_budget(trials: Trials) -> Budget | None:
     if following is not None:
         return budget_of(following)
     plan = newest_schedule(trials)
-    if plan is None or stamp_of(everything[-1]) is None:  # another algorithm goes on
+    if plan is None or stamp_of(everything[-1]) is None:  # another algorithm goes on, or points do
         return None
     (_, s), action = read(trials, plan).next_action()
     return plan.bracket(s).rungs[action.rung if isinstance(action, Promote) else 0].budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,11 +20,15 @@ from hyperopt_hyperband._documents import (
     budget_of,
     copy_of,
     documents,
+    fail,
     is_cut_short,
+    is_unfinished,
     left_behind,
     new_document,
     outcome,
+    renew,
     stamp_of,
+    tid_of,
     unused,
     vals_of,
 )
@@ -34,8 +39,10 @@ from hyperopt_hyperband._points import vals_of_point
 from hyperopt_hyperband._progress import Bar
 from hyperopt_hyperband._schedule import Schedule, schedule
 from hyperopt_hyperband._space import BudgetLabel
-from hyperopt_hyperband._stamps import newest_schedule
+from hyperopt_hyperband._stamps import could_draw, newest_schedule
 from hyperopt_hyperband._warn import warn
+
+logger = logging.getLogger("hyperopt_hyperband")
 
 Algorithm = Callable[..., Sequence[Document]]
 EarlyStop = Callable[..., tuple[bool, Any]]
@@ -65,9 +72,8 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         place in the schedule, but count towards max_evals.
     keep_model : bool, optional
         Keep what a result holds under the key "model" with the incumbent alone, for `hyperband.best_model`;
-        the others are dropped after each evaluation. Saved trials do not remember it: load them with
-        `Trials(trials=hyperband.load_trials(path), keep_model=True)`. Objectives of `hyperband.with_budget`
-        have the same option. Default: False, results are left as they are.
+        the others are dropped after each evaluation. Objectives of `hyperband.with_budget` have the same
+        option. Default: False, results are left as they are.
 
     Raises
     ------
@@ -87,11 +93,13 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         points_to_evaluate: Sequence[Any] | None = None,
         keep_model: bool = False,
     ) -> None:
+        if isinstance(exp_key, base.Trials):
+            raise ValueError("Trials(old) takes old for an experiment's key: pass Trials(trials=old)")
         super().__init__(exp_key=exp_key, refresh=False)
-        self.keep_model = keep_model or getattr(trials, "keep_model", False)
         if trials is not None:
             copy_of(trials, into=self)
-            self.points_to_evaluate = getattr(trials, "points_to_evaluate", ())
+        if keep_model:
+            self.keep_model = True
         if points_to_evaluate is not None:
             if not isinstance(points_to_evaluate, list | tuple):
                 raise ValueError(f"points_to_evaluate={points_to_evaluate!r}: pass a list of points")
@@ -127,10 +135,11 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         validate_loss_threshold(loss_threshold)
         run = _Run(self, tpe.suggest if algo is None else algo, max_evals)
         if loss_threshold is not None:
-            early_stop_fn = _stop(loss_threshold, early_stop_fn)
+            early_stop_fn = _stop(run, loss_threshold, early_stop_fn)
         wants = wants_of(fn)
         if self.keep_model or (wants and wants.keep_model):
             early_stop_fn = _keep_best(self, early_stop_fn)
+        _sort_out(self, Domain(fn, space, pass_expr_memo_ctrl=options.get("pass_expr_memo_ctrl")))
         answer = self._minimize(
             fn,
             space,
@@ -149,6 +158,17 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         return hyperopt.fmin(*args, trials=self, allow_trials_fmin=False, **options)
 
 
+def _sort_out(trials: Trials, domain: Domain) -> None:
+    """Before a run: what an executor has cut short is new; what lies outside the space is not evaluated."""
+    for document in documents(trials):
+        if is_cut_short(document):
+            renew(document)
+        if is_unfinished(document, trials) and not could_draw(domain, document):
+            fail(document, ValueError("outside the space of this fmin"))
+            logger.warning("trial %s lies outside the space, and is not evaluated", tid_of(document))
+    trials.refresh()
+
+
 def or_never(early_stop_fn: EarlyStop | None) -> EarlyStop:
     """The early_stop_fn, or one that never stops. Raises ValueError where it can't be called."""
     if early_stop_fn is None:
@@ -158,13 +178,13 @@ def or_never(early_stop_fn: EarlyStop | None) -> EarlyStop:
     return early_stop_fn
 
 
-def _stop(loss_threshold: float, early_stop_fn: EarlyStop | None) -> EarlyStop:
+def _stop(run: _Run, loss_threshold: float, early_stop_fn: EarlyStop | None) -> EarlyStop:
     """An early_stop_fn that stops at the threshold too."""
     other = or_never(early_stop_fn)
 
     def stop(trials: base.Trials, *args: Any) -> tuple[bool, Any]:
         stopped, kept = other(trials, *args)
-        return stopped or _reached(trials, loss_threshold), kept
+        return stopped or _reached(run, trials, loss_threshold), kept
 
     return stop
 
@@ -181,9 +201,9 @@ def _keep_best(own: Trials, early_stop_fn: EarlyStop | None) -> EarlyStop:
     return stop
 
 
-def _reached(trials: base.Trials, loss_threshold: float) -> bool:
+def _reached(run: _Run, trials: base.Trials, loss_threshold: float) -> bool:
     """Whether an evaluation at max_budget is below the threshold; without Hyperband, whether any is."""
-    plan = newest_schedule(trials)
+    plan = newest_schedule(trials) or run.plan
     if plan is None:
         return any(loss is not None and loss < loss_threshold for loss in trials.losses())
     full = plan.max_budget
@@ -195,7 +215,7 @@ def _reached(trials: base.Trials, loss_threshold: float) -> bool:
         return False  # as a rule, and without reading all evaluations
     return any(
         e.loss is not None and e.loss < loss_threshold and e.budget is not None and e.budget >= full
-        for e in evaluations(trials)
+        for e in evaluations(trials, schedule=plan, label=run.label)
     )
 
 
@@ -206,6 +226,7 @@ class _Run:
     Attributes
     ----------
     points : those that are still to be suggested; None before the first suggestion
+    plan, label : Hyperband's schedule, and what holds the budget; None: not known yet, or there is none
     short : it was said that max_evals is too few for a result at max_budget
     """
 
@@ -214,6 +235,8 @@ class _Run:
     max_evals: int | None
     points: deque[Vals] | None = None
     bar: Bar | None = None
+    plan: Schedule | None = None
+    label: str | None = None
     short: bool = False
 
     def suggest(
@@ -254,6 +277,7 @@ class _Run:
     def _start(self, suggested: Sequence[Document], domain: Domain) -> deque[Vals]:
         stamp = next(filter(None, map(stamp_of, suggested)), None)
         plan = schedule(stamp["min_budget"], stamp["max_budget"], stamp["eta"]) if stamp else None
+        self.plan, self.label = plan, stamp.get("label") if stamp else None
         points = deque(_due(self.trials, self._points(domain, stamp)))
         if plan is not None and self.max_evals is not None:
             self.short = _warn_if_short(self.trials, plan, self.max_evals, len(points))
@@ -279,13 +303,12 @@ class _Run:
 
 def _due(trials: Trials, points: Iterable[Vals]) -> list[Vals]:
     """The points that have not been evaluated, nor are under way."""
-    held = [
-        vals_of(document)
-        for document in documents(trials)
-        if stamp_of(document) is None
-        and not is_cut_short(document)
-        and (trials.asynchronous or not left_behind(document))  # else it was cut short
-    ]
+    own = [document for document in documents(trials) if stamp_of(document) is None]
+    cut = [d for d in own if is_cut_short(d) or (left_behind(d) and not trials.asynchronous)]
+    apart = set(map(id, cut))
+    held = [vals_of(document) for document in own if id(document) not in apart]
+    interrupted = [vals_of(document) for document in cut]
+    held += [vals for vals in interrupted if interrupted.count(vals) > 1]  # twice: it has failed
     due: list[Vals] = []
     for point in points:
         if point not in held and point not in due:

@@ -17,6 +17,13 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def as_number(value: Any) -> Any:
+    """A value as the number that it is or that its text says; any other as it is."""
+    value = plain(value)
+    found = number(value)
+    return value if found is None else found
+
+
 def number(value: Any) -> int | float | None:
     """The number that a value is, or that its text says, as JSON leaves numpy's; None where there is none."""
     if isinstance(value, str):

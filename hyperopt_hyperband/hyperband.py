@@ -46,11 +46,11 @@ from hyperopt_hyperband._samplers import (
 )
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule
-from hyperopt_hyperband._space import configurations, contains, hyperparameters, name_of
-from hyperopt_hyperband._stamps import BracketKey, Space
+from hyperopt_hyperband._space import configurations, hyperparameters
+from hyperopt_hyperband._stamps import BracketKey, space_of
 from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._trials import Trials as OwnTrials
-from hyperopt_hyperband._values import plain
+from hyperopt_hyperband._values import as_number
 from hyperopt_hyperband._warn import warn
 
 __all__ = [
@@ -138,8 +138,7 @@ def suggest(
     plan = _schedule.schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
     if model is not None:
         model.check(domain, budgets.label)
-    space = Space(name_of(domain.expr), functools.partial(_has, domain, budgets.label))
-    history = read(trials, plan, space)
+    history = read(trials, plan, space_of(domain, budgets.label))
     if history.run is None:
         history.run = int(seed)
     _check_trials(history, domain)
@@ -212,7 +211,7 @@ def _next_document(
 def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
     """The same configuration at a budget, as plain values; in an inactive branch its label stays empty."""
     return {
-        str(name): [budget] if name == label and len(value) else list(map(plain, value))
+        str(name): [budget] if name == label and len(value) else list(map(as_number, value))
         for name, value in vals.items()
     }
 
@@ -238,15 +237,10 @@ def _known(
     ]
 
 
-def _has(domain: Domain, label: str | None, vals: Vals) -> bool:
-    """Whether the space can draw these values; those of other labels are another matter."""
-    return set(vals) != domain.params.keys() or contains(domain.expr, vals, label)
-
-
 def _settle(trials: Trials, history: History) -> None:
     """Write down, for all who read the documents, what is not of the run, and what is given up."""
     for document in history.misfits:
-        disown(trials, document)
+        disown(trials, document, outside=not history.space.holds(document))
     if history.misfits:
         warn(
             f"{len(history.misfits)} trials are not of the run that goes on: they come from another one, lie "

@@ -6,10 +6,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hyperopt import Trials, anneal, fmin, hp, tpe
+from hyperopt import Trials, anneal, fmin, hp, space_eval, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR
 
 from hyperopt_hyperband import ExecutorTrials, bohb, hyperband
+from hyperopt_hyperband import Trials as OwnTrials
 
 ALGORITHMS = {
     "hyperband": hyperband.suggest,
@@ -190,3 +191,48 @@ def test_an_executor_s_unfinished_documents_outside_the_space_are_not_begun():
     assert len(seen) >= 20
     assert all(-1 <= x <= 2 for x in seen)
     assert all(doc["state"] in (JOB_STATE_DONE, JOB_STATE_ERROR) for doc in trials._dynamic_trials)
+
+
+@pytest.mark.parametrize("options", ["cde", "edcba", "abXde", "zabcde"])
+@pytest.mark.parametrize("cut", [9, 22])
+def test_an_option_is_known_by_its_name_where_the_others_change(options, cut):
+    def space(names):
+        return {
+            "o": hp.choice("o", list(names)),
+            "x": hp.uniform("x", -5, 5),
+            "n": hyperband.budget("n", 1, 9),
+        }
+
+    evaluated = {}
+
+    def objective(params):
+        evaluated.setdefault(params["x"], set()).add(params["o"])
+        return (params["x"] - 1) ** 2 + 1 / params["n"] + (params["o"] != "a")
+
+    trials = Trials()
+    run(objective, space("abcde"), cut, trials=trials)
+    with pytest.warns(UserWarning, match="are not of the run that goes on"):
+        run(objective, space(options), cut + 30, trials=trials)
+    assert all(len(names) == 1 for names in evaluated.values()), "a promotion is the same configuration"
+    best = space_eval(space(options), hyperband.argmin(trials))
+    assert evaluated[best["x"]] == {best["o"]}
+
+
+@pytest.mark.filterwarnings("ignore:max_evals=.* is too few", "ignore:fmin has ended before")
+def test_what_is_left_in_the_queue_is_not_evaluated_outside():
+    space = lambda names: {"o": hp.choice("o", list(names)), "n": hyperband.budget("n", 1, 9)}  # noqa: E731
+    seen = []
+
+    def objective(params):
+        seen.append(params["o"])
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return 1 / params["n"]
+
+    trials = OwnTrials()
+    with pytest.raises(KeyboardInterrupt):
+        run(objective, space("abcdefghijklmnopqrstuvwxyz"), 20, trials=trials, max_queue_len=6)
+    before = len(seen)
+    with pytest.warns(UserWarning, match="are not of the run that goes on|distinct"):
+        run(objective, space("yz"), 12, trials=trials)
+    assert set(seen[before:]) <= {"y", "z"}

@@ -287,6 +287,7 @@ def test_memory_holds_what_can_still_go_up_and_nothing_else(options, workers, fa
     assert simulation.counts[-1] == 0
 
 
+@pytest.mark.filterwarnings("ignore:the space has .* distinct")
 @pytest.mark.parametrize("workers", [1, 7])
 @pytest.mark.parametrize("points", [None, 9, 100])
 def test_a_folder_holds_only_what_can_still_go_up_where_evaluations_see_no_trial(tmp_path, workers, points):

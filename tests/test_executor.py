@@ -30,7 +30,10 @@ from hyperopt.fmin import generate_trials_to_calculate
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
 
-pytestmark = pytest.mark.filterwarnings("ignore:max_evals=.* is too few")  # runs are cut short on purpose
+# Runs are cut short on purpose.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:max_evals=.* is too few", "ignore:fmin has ended before a result"
+)
 
 PLAN = hyperband.schedule(1, 9)
 ALGORITHMS = {

@@ -337,7 +337,7 @@ def test_a_worker_that_is_at_a_foreign_evaluation_ends_it_in_peace(by_hand):
     jobs.update(job, {"state": JOB_STATE_DONE})
     [ended] = [document for document in stored() if document["tid"] == job["tid"]]
     assert (ended["state"], ended["result"]["loss"]) == (JOB_STATE_DONE, 1.0)
-    assert ended["misc"]["hyperband"]["foreign"] == 1
+    assert ended["misc"]["hyperband"]["foreign"] == "space"
     [never_begun] = [document for document in stored() if document["tid"] == other["tid"]]
     assert (never_begun["state"], never_begun["owner"]) == (JOB_STATE_ERROR, None)
 
