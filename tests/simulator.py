@@ -369,7 +369,7 @@ class Disrupted(Simulation):
         try:
             best = hyperband.incumbent(self.trials)
         except AllTrialsFailed:
-            assert all(row["loss"] is None for row in rows)
+            assert all(row["loss"] is None for row in own), "what lies outside the space is no incumbent"
         else:
             assert best["result"]["loss"] == report.incumbent.loss
 

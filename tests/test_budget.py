@@ -236,6 +236,7 @@ def test_the_function_s_default_is_the_full_budget(kind, algo):
     assert seen == [27] * 3
 
 
+@pytest.mark.filterwarnings("ignore:fmin has ended before")
 def test_the_default_reaches_the_driver_of_executor_trials():
     function, seen = with_default()["function"]
     with ThreadPoolExecutor(2) as executor:

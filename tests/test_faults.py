@@ -73,6 +73,7 @@ def test_every_promise_holds_in_parallel_under_faults(simulation):
     simulation.run().check()
 
 
+@pytest.mark.slow
 @settings(thorough, max_examples=60)
 @given(disrupted, st.sampled_from(["async", "serial", "asks"]))
 def test_documents_lost_disordered_joined_or_of_another_space_are_told_once_and_break_no_promise(
