@@ -10,14 +10,14 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from hyperopt import Trials, fmin, hp, tpe
+from hyperopt import fmin, hp, tpe
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
 
-from hyperopt_hyperband import hyperband, plots
+from hyperopt_hyperband import Trials, hyperband, plots
 
 directory = Path(sys.argv[1] if len(sys.argv) > 1 and __name__ == "__main__" else ".")
 warnings.simplefilter("ignore", ConvergenceWarning)  # at low budgets training ends early by intention
