@@ -260,6 +260,7 @@ def test_on_an_executor(kind, options, folder):
 CATCH = {"catch_eval_exceptions": True}
 
 
+@pytest.mark.slow
 def test_dask_workers_leave_theirs_in_a_folder(tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs the extra dask")
     with (
@@ -353,6 +354,7 @@ def test_a_folder_that_was_moved_is_named(tmp_path):
     assert hyperband.best_model(trials, checkpoint_dir=moved).params["x"] == best["misc"]["vals"]["x"][0]
 
 
+@pytest.mark.slow
 def test_another_process_finds_it(tmp_path):
     path = tmp_path / "trials.pkl"
     run(travelling(tmp_path / "models"), SPACE, ITERATION, early_stop_fn=hyperband.save_trials(path))
@@ -393,6 +395,7 @@ def until_free(file):
 
 
 @pytest.mark.parametrize("kind", ["serial", *EXECUTORS])
+@pytest.mark.slow
 def test_kill_9_never_leaves_none(options, folder, tmp_path, kind):
     file = tmp_path / "trials"
 

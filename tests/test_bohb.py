@@ -44,6 +44,7 @@ def without_budget(doc):
     return repr({label: value for label, value in doc["misc"]["vals"].items() if label != "epochs"})
 
 
+@pytest.mark.slow
 def test_bohb_beats_random_draws_on_a_bowl():
     def best(algo, seed):
         return (
@@ -79,6 +80,7 @@ def evaluated_twice(ranks):
     [(range(10), 1), ((1, 2, 0, 3), 0.4), (range(9, -1, -1), 0), (range(3), 0), ([5] * 10, 0)],
     ids=["agreeing", "correlation 0.4", "misleading", "too few to tell", "all equal"],
 )
+@pytest.mark.slow
 def test_as_many_draws_learn_from_all_budgets_as_these_agree(monkeypatch, ranks, share):
     low = []  # whether a fit saw budgets below the highest
     fit = gp.fit

@@ -241,7 +241,7 @@ def test_the_default_reaches_the_driver_of_executor_trials():
     function, seen = with_default()["function"]
     with ThreadPoolExecutor(2) as executor:
         run(hyperband.with_budget(function), ONE, 40, trials=ExecutorTrials(executor))
-    assert seen[:27] == [1] * 27
+    assert seen.count(1) == 27
 
 
 @pytest.mark.parametrize(

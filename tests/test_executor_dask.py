@@ -15,7 +15,10 @@ from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, JOB_STATE_ERROR
 from hyperopt_hyperband import ExecutorTrials, hyperband
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:max_evals=.* is too few"),  # runs are cut short on purpose
+]
 
 WORKERS = 3
 

@@ -47,6 +47,7 @@ class TestDomains(unittest.TestCase, CasePerDomain):
     ],
 )
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer")
+@pytest.mark.slow
 def test_hyperopt_search_cv_tunes_any_estimator(estimator, knob, data):
     sklearn_search = pytest.importorskip("hyperopt.sklearn", reason="new in Hyperopt 0.3.0")
     features, target = data(return_X_y=True)

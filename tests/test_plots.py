@@ -23,6 +23,7 @@ ITERATION = PLAN.evaluations
 
 @pytest.fixture(autouse=True)
 def every_figure_is_rendered():
+    plt.close("all")  # what other modules' tests have left
     yield
     for number in plt.get_fignums():
         plt.figure(number).canvas.draw()
@@ -286,6 +287,7 @@ def everything(trials, space):
 
 
 @pytest.mark.parametrize("evaluations", [0, 2, 13])
+@pytest.mark.slow
 def test_all_can_be_drawn_in_mid_run(space, evaluations):
     drawn = []
 
@@ -320,6 +322,7 @@ def test_all_can_be_drawn_where_nothing_has_succeeded(space):
     everything(trials, space)
 
 
+@pytest.mark.slow
 def test_all_can_be_drawn_with_float_budgets_and_no_label(space):
     del space["epochs"]
     algo = partial(hyperband.suggest, min_budget=0.1, max_budget=0.9)

@@ -70,6 +70,7 @@ def test_any_algorithm_of_hyperopt_draws_and_the_schedule_stays(space, planned, 
 
 @pytest.mark.skipif(hyperopt.__version__ == "0.2.7", reason="its atpe needs numpy before 1.24")
 @pytest.mark.parametrize("queue", [1, 4])
+@pytest.mark.slow
 def test_atpe_draws_and_the_schedule_stays(space, planned, queue):
     from hyperopt import atpe
 
@@ -274,6 +275,7 @@ def test_cut_after_any_document_and_gone_on_with_it_is_the_same_run(space, cut):
 
 
 @pytest.mark.parametrize("serial", [False, True])
+@pytest.mark.slow
 def test_every_promise_holds_under_faults_with_tpe(serial):
     for seed in range(3):
         simulation = Simulation(

@@ -104,6 +104,7 @@ def test_suggest_looks_at_no_more_documents_while_evaluations_never_end():
 
 
 @pytest.mark.parametrize("gap", [1, 10**6])
+@pytest.mark.slow
 def test_suggest_looks_at_few_more_documents_where_ids_are_left_out(gap):
     without, counts = (looks(2000, workers=5, stuck=(995,), gap=g) for g in (0, gap))
     bisections = 20 * len(PLAN.brackets)

@@ -17,7 +17,7 @@ pyspark = pytest.importorskip("pyspark", reason="needs the extra spark")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java"),
-    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.filterwarnings("ignore:Spark session is not provided"),  # Hyperopt's threads hand none on
 ]
 
 PLAN = hyperband.schedule(1, 9)
