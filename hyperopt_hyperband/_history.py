@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hyperopt.base import Trials
+from hyperopt.base import JOB_STATE_RUNNING, Trials
 
 from hyperopt_hyperband._documents import (
     Document,
@@ -14,7 +14,6 @@ from hyperopt_hyperband._documents import (
     everyones,
     left_behind,
     outcome,
-    stamp_of,
     vals_of,
     write_stamp,
 )
@@ -162,8 +161,7 @@ class History:
             and rung > 1
             and all(len(state.rungs[i]) == rungs[i].configurations for i in (rung - 1, rung))
         ):
-            entered = (stamp_of(each) for each in state.rungs[rung - 1].values())
-            since = min(its["position"] for its in entered if its)
+            since = min(e["misc"]["hyperband"]["position"] for e in state.rungs[rung - 1].values())
         self.ends[key] = since, position
         stamp = {
             "iteration": key[0],
@@ -264,7 +262,7 @@ def _state(chain: list[Document], key: BracketKey, left: list[_Left]) -> Bracket
         rung = state.rungs[i]
         if i > 0:
             state.closed = True
-        if left_behind(document):
+        if document["state"] == JOB_STATE_RUNNING and left_behind(document):  # no call, for speed
             left.append(_Left(key, i, config, document, again=config in rung))
         rung[config] = document
     return state

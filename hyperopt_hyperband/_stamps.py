@@ -228,8 +228,6 @@ def _linked(everything: list[Document], newest: int, space: Space) -> dict[Brack
                 its["position"] != position
                 or position >= after
                 or its["run"] != run
-                or its["bracket"] != bracket
-                or its["iteration"] != iteration
                 or document["exp_key"] != exp_key
                 or "foreign" in its
                 or not 0 <= its["rung"] <= bracket
