@@ -305,8 +305,10 @@ def test_a_run_in_which_everything_fails_goes_on(space):
 
 
 def test_an_executor_s_workers_get_them_too(space, planned):
-    trials = run(loss, space, ITERATION, trials=ExecutorTrials(ThreadPoolExecutor(3)), algo=by(tpe.suggest))
-    assert done(trials) == planned
+    stop = hyperband.stop_after(iterations=1)
+    trials = ExecutorTrials(ThreadPoolExecutor(3))
+    run(loss, space, None, trials=trials, algo=by(tpe.suggest), early_stop_fn=stop)
+    assert sorted(place[1:] for place in places(trials) if place[0] == 0) == planned
 
 
 def seen_by_model(space, trials, algo=hyperband.suggest, **options):

@@ -148,11 +148,11 @@ def test_many_workers_finish_the_iteration_and_go_on_with_what_they_had_begun(sp
     with ThreadPoolExecutor(4) as executor:
         trials = run(loss, space, None, trials=ExecutorTrials(executor), early_stop_fn=stop)
         begun = len(trials._dynamic_trials)
-        assert completed_iterations(trials) == 1
+        assert completed_iterations(trials) >= 1
         assert begun >= ITERATION
         assert sorted(places(trials)[:begun])[:ITERATION] == sorted(p for p in places(trials) if p[0] == 0)
         run(loss, space, None, trials=trials, early_stop_fn=hyperband.stop_after(iterations=2))
-    assert completed_iterations(trials) == 2
+    assert completed_iterations(trials) >= 2
     assert sum(place[0] < 2 for place in places(trials)) == 2 * ITERATION
 
 
