@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperopt import tpe
-from recording import destination, environment, read_text, versions, write_text
+from recording import Rows, destination
 
 from hyperopt_hyperband import bohb, hyperband
 
@@ -131,31 +131,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             simulation.run().check()
         return
     out = destination(parser, options, RESULTS, indifferent={"processes"})
-    unfinished = out and out.with_suffix(".unfinished")
-    record: dict[str, Any] = {**environment(), "versions": versions(), "totals": {}, "blocks": []}
-    if unfinished and unfinished.exists():
-        earlier = json.loads(read_text(unfinished))
-        if earlier["versions"] == record["versions"]:
-            record["blocks"] = earlier["blocks"]
-    blocks = record["blocks"]
+    result = Rows(out)
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        while sum(block["documents"] for block in blocks) < options.documents:
-            starts = [(len(blocks) + i) * BLOCK for i in range(8 * options.processes)]
+        while sum(block["documents"] for block in result.rows) < options.documents:
+            starts = [(len(result.rows) + i) * BLOCK for i in range(8 * options.processes)]
             for block in pool.imap(measured, starts):  # in order, so that the blocks have no gaps
-                blocks.append(block)
+                result.rows.append(block)
                 for each in block["broken"]:
                     print("broken:", each, flush=True)
-                so_far = totals(blocks)
+                so_far = totals(result.rows)
                 print(*(f"{so_far[what]} {what}" for what in PROGRESS), sep=", ", flush=True)
-                if unfinished:
-                    write_text(unfinished, json.dumps(record))
-    record["totals"] = totals(blocks)
-    print(json.dumps(record["totals"], indent=1))
-    if out and unfinished:
-        rows = ",\n".join(json.dumps(block) for block in record.pop("blocks"))
-        write_text(out, json.dumps(record, indent=1)[:-2] + f',\n "blocks": [\n{rows}\n ]\n}}\n')
-        unfinished.unlink(missing_ok=True)
-        print(out)
+                result.keep()
+    print(json.dumps(totals(result.rows), indent=1))
+    result.finish(totals(result.rows))
 
 
 if __name__ == "__main__":

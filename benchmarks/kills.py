@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import collections
 import itertools
-import json
 import os
 import random
 import signal
@@ -34,7 +33,7 @@ from typing import Any
 
 import numpy as np
 from hyperopt import STATUS_OK, Trials, fmin, hp
-from recording import destination, environment, read_text, versions, write_text
+from recording import Rows, destination
 
 from hyperopt_hyperband import hyperband
 
@@ -210,22 +209,20 @@ def total(rows: Sequence[Row], way: str) -> collections.Counter[str]:
     return counts
 
 
-def more_runs(
-    way: str, kills: int, payload: int, processes: int, rows: list[Row], keep: Callable[[], None]
-) -> None:
+def more_runs(way: str, kills: int, payload: int, processes: int, result: Rows) -> None:
     """Add runs of a way to the rows until they hold so many kills; what is under way then is added too."""
-    had = {row["seed"] for row in rows if row["way"] == way}
+    had = {row["seed"] for row in result.rows if row["way"] == way}
     seeds = (seed for seed in itertools.count() if seed not in had)
     running: set[Future[Row]] = set()
     with ProcessPoolExecutor(processes) as executor:
         while True:
-            while len(running) < processes and total(rows, way)["kills"] < kills:
+            while len(running) < processes and total(result.rows, way)["kills"] < kills:
                 running.add(executor.submit(run, way, next(seeds), payload))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            rows += [future.result() for future in done]
-            keep()
+            result.rows += [future.result() for future in done]
+            result.keep()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -238,35 +235,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="a JSON file; without: the stored one, if all is run")
     options = parser.parse_args(argv)
     out = destination(parser, options, RESULTS, indifferent={"processes"})
-    unfinished = out and out.with_suffix(".unfinished")
-    record: Row = {
-        **environment(),
-        "versions": versions(),
-        "payload": options.payload,
-        "totals": {},
-        "rows": [],
-    }
-    if unfinished and unfinished.exists():
-        earlier = json.loads(read_text(unfinished))
-        if all(earlier[key] == record[key] for key in ("versions", "payload")):
-            record["rows"] = earlier["rows"]
-
-    def keep() -> None:
-        if unfinished:
-            write_text(unfinished, json.dumps(record))
-
+    result, totals = Rows(out, payload=options.payload), {}
     print("way to save".ljust(16), *COLUMNS, sep="  ")
     for way in WAYS:
-        more_runs(way, options.kills, options.payload, options.processes, record["rows"], keep)
-        counts = record["totals"][way] = total(record["rows"], way)
+        more_runs(way, options.kills, options.payload, options.processes, result)
+        counts = totals[way] = total(result.rows, way)
         cells = [str(counts[column]).rjust(len(column)) for column in COLUMNS]
         print(way.ljust(16), *cells, sep="  ", flush=True)
-    if out and unfinished:
-        record["rows"].sort(key=lambda row: (list(WAYS).index(row["way"]), row["seed"]))
-        rows = ",\n".join(json.dumps(row) for row in record.pop("rows"))
-        write_text(out, json.dumps(record, indent=1)[:-2] + f',\n "rows": [\n{rows}\n ]\n}}\n')
-        unfinished.unlink(missing_ok=True)
-        print(out)
+    result.rows.sort(key=lambda row: (list(WAYS).index(row["way"]), row["seed"]))
+    result.finish(totals)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import gzip
+import json
 import os
 import platform
 from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 
 def environment() -> dict[str, str]:
@@ -38,6 +40,38 @@ def write_text(path: Path, text: str) -> None:
 def read_text(path: Path) -> str:
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+
+
+class Rows:
+    """A result that grows row by row, and is gone on with where it was cut short.
+
+    Until it is finished, it lies beside its file. There it is taken up if all that it says of itself is the
+    same, but for when and where it was measured.
+    """
+
+    def __init__(self, out: Path | None, **settings: Any) -> None:
+        self.out = out
+        self.rows: list[dict[str, Any]] = []
+        self.settings = {"versions": versions(), **settings}
+        self._unfinished = out and out.with_suffix(".unfinished")
+        if self._unfinished and self._unfinished.exists():
+            earlier = json.loads(read_text(self._unfinished))
+            if earlier["settings"] == self.settings:
+                self.rows = earlier["rows"]
+
+    def keep(self) -> None:
+        """Write the rows so far, where the result goes to a file."""
+        if self._unfinished:
+            write_text(self._unfinished, json.dumps({"settings": self.settings, "rows": self.rows}))
+
+    def finish(self, totals: dict[str, Any]) -> None:
+        """Write the result, a row to a line."""
+        if self.out and self._unfinished:
+            head = json.dumps({**environment(), **self.settings, "totals": totals}, indent=1)
+            rows = ",\n".join(map(json.dumps, self.rows))
+            write_text(self.out, f'{head[:-2]},\n "rows": [\n{rows}\n ]\n}}\n')
+            self._unfinished.unlink(missing_ok=True)
+            print(self.out)
 
 
 def destination(

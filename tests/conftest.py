@@ -69,6 +69,19 @@ def run(objective, space, max_evals, trials=None, seed=0, algo=hyperband.suggest
     return trials
 
 
+def interrupted(objective, *at):
+    """The objective, with Ctrl-C during these of its calls, from 1; `calls` holds what it was given."""
+
+    def interruptible(params):
+        interruptible.calls.append(params)
+        if len(interruptible.calls) in at:
+            raise KeyboardInterrupt
+        return objective(params)
+
+    interruptible.calls = []
+    return interruptible
+
+
 def evaluation(config, budget, value, vals):
     """An evaluation as a model gets it; value: its loss, None while pending, infinite where it failed."""
     status = "pending" if value is None else "ok" if math.isfinite(value) else "failed"

@@ -13,7 +13,7 @@ import pytest
 import suite
 from conftest import killed
 from problems import load
-from recording import destination, read_text, write_text
+from recording import Rows, destination, read_text, write_text
 
 BENCHMARKS = Path(article.__file__).parent
 
@@ -80,6 +80,22 @@ def test_a_compressed_file_is_the_same_whenever_it_is_written(tmp_path, monkeypa
     assert one.read_bytes() == other.read_bytes()
     assert len(one.read_bytes()) < 100
     assert read_text(one) == "text" * 100
+
+
+def test_rows_that_were_cut_short_are_gone_on_with_where_they_measure_the_same(tmp_path):
+    out = tmp_path / "result.json"
+    cut = Rows(out, payload=1)
+    cut.rows.append({"seed": 0})
+    cut.keep()
+    assert Rows(out, payload=2).rows == Rows(None, payload=1).rows == []
+    again = Rows(out, payload=1)
+    again.rows.append({"seed": 1})
+    again.finish({"seeds": 2})
+    result = json.loads(read_text(out))
+    assert (result["payload"], result["totals"], result["rows"]) == (1, {"seeds": 2}, again.rows)
+    assert again.rows == [{"seed": 0}, {"seed": 1}]
+    assert list(tmp_path.iterdir()) == [out]
+    assert Rows(out, payload=1).rows == []
 
 
 @pytest.fixture

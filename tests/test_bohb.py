@@ -10,7 +10,7 @@ from functools import partial
 import bson
 import numpy as np
 import pytest
-from conftest import broken_anneal, evaluation, loss, places, run
+from conftest import broken_anneal, evaluation, interrupted, loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, anneal, fmin, hp, rand, space_eval, tpe
 from hyperopt.base import Domain, trials_from_docs
 from hyperopt.exceptions import AllTrialsFailed
@@ -315,19 +315,12 @@ def test_a_run_with_other_options_is_learned_from_at_its_own_budgets(other):
 
 
 def test_an_interrupted_evaluation_is_issued_again():
-    calls = []
-
-    def objective(params):
-        calls.append(params)
-        if len(calls) == ITERATION + 2:
-            raise KeyboardInterrupt
-        return bowl(params)
-
+    objective = interrupted(bowl, ITERATION + 2)
     trials = Trials()
     with pytest.raises(KeyboardInterrupt):
         run(objective, BOWL, 2 * ITERATION, trials=trials, algo=always)
     run(objective, BOWL, 2 * ITERATION, trials=trials, algo=always)
-    assert calls[ITERATION + 2] == calls[ITERATION + 1]
+    assert objective.calls[ITERATION + 2] == objective.calls[ITERATION + 1]
 
 
 def test_executor_trials_run_the_same_schedule():

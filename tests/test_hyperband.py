@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from conftest import loss, places, run
+from conftest import interrupted, loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand, tpe
 from hyperopt.base import JOB_STATE_ERROR, Domain, trials_from_docs
 from hyperopt.early_stop import no_progress_loss
@@ -195,19 +195,12 @@ def test_a_run_in_which_everything_fails_still_ends(space):
 
 @pytest.mark.parametrize("at", [1, 4, 9, 12, 13, 20])
 def test_an_interrupted_evaluation_is_issued_again(space, at):
-    calls = []
-
-    def objective(params):
-        calls.append(params)
-        if len(calls) == at:
-            raise KeyboardInterrupt
-        return loss(params)
-
+    objective = interrupted(loss, at)
     trials = Trials()
     with pytest.raises(KeyboardInterrupt):
         run(objective, space, ITERATION + 1, trials=trials)
     run(objective, space, ITERATION + 1, trials=trials, seed=1)
-    assert calls[at] == calls[at - 1]
+    assert objective.calls[at] == objective.calls[at - 1]
     [dead] = [doc for doc in trials._dynamic_trials if doc["state"] == 1]
     assert dead["misc"]["hyperband"]["config"] == trials._dynamic_trials[at]["misc"]["hyperband"]["config"]
     alive = [doc["misc"] for doc in trials._dynamic_trials if doc is not dead]
@@ -216,14 +209,7 @@ def test_an_interrupted_evaluation_is_issued_again(space, at):
 
 
 def test_an_interruption_with_several_ids_in_the_queue(space):
-    calls = []
-
-    def objective(params):
-        calls.append(params)
-        if len(calls) in (2, 6, 13):
-            raise KeyboardInterrupt
-        return loss(params)
-
+    objective = interrupted(loss, 2, 6, 13)
     trials = Trials()
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from conftest import loss, run
+from conftest import interrupted, loss, run
 from hyperopt import STATUS_FAIL, Trials, hp, tpe
 from hyperopt.exceptions import AllTrialsFailed
 from matplotlib.colors import to_rgb
@@ -305,14 +305,7 @@ def test_all_can_be_drawn_in_mid_run(space, evaluations):
 
 @pytest.mark.slow
 def test_all_can_be_drawn_where_nothing_has_succeeded(space):
-    calls = []
-
-    def objective(params):
-        calls.append(params)
-        if len(calls) == 5:
-            raise KeyboardInterrupt
-        return {"status": STATUS_FAIL}
-
+    objective = interrupted(lambda params: {"status": STATUS_FAIL}, 5)
     trials = Trials()
     with pytest.raises(KeyboardInterrupt):
         run(objective, space, 9, trials=trials)

@@ -8,7 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from conftest import loss, places, run
+from conftest import interrupted, loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, fmin, hp, rand, space_eval, tpe
 from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_RUNNING, Domain
 from hyperopt.early_stop import no_progress_loss
@@ -129,14 +129,7 @@ def test_a_run_in_which_everything_fails_has_no_incumbent(space):
 
 
 def test_an_interrupted_evaluation_counts_once_it_is_repeated(space):
-    calls = []
-
-    def objective(params):
-        calls.append(params)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return loss(params)
-
+    objective = interrupted(loss, 4)
     trials = Trials()
     with pytest.raises(KeyboardInterrupt):
         run(objective, space, ITERATION + 1, trials=trials)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import killed, loss, places, run
+from conftest import interrupted, killed, loss, places, run
 from hyperopt import STATUS_OK, Trials, fmin
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_NEW, JOB_STATE_RUNNING
 from hyperopt.early_stop import no_progress_loss
@@ -313,26 +313,19 @@ def test_what_was_under_way_is_pending_in_a_live_report_and_is_evaluated_in_its_
 
 @pytest.mark.parametrize("continued", ["serial", "parallel"])
 def test_an_interrupted_evaluation_that_was_issued_again_stays_as_it_is(space, tmp_path, continued):
-    calls = []
-
-    def objective(params):
-        calls.append(params)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return loss(params)
-
+    objective = interrupted(loss, 4)
     file, trials = tmp_path / "trials", Trials()
     with pytest.raises(KeyboardInterrupt):
         run(objective, space, 10, trials)
     run(objective, space, 10, trials, seed=1, early_stop_fn=hyperband.save_trials(file))
     trials = hyperband.load_trials(file)
     assert [doc["state"] for doc in trials._dynamic_trials].count(JOB_STATE_RUNNING) == 1
-    evaluated = len(calls)
+    evaluated = len(objective.calls)
     with ThreadPoolExecutor(1) as executor:
         trials = ExecutorTrials(executor, trials=trials) if continued == "parallel" else trials
         run(objective, space, PLAN.evaluations + 1, trials, seed=2)
     assert sorted(places_done(trials)) == planned(1)
-    assert len(calls) - evaluated == PLAN.evaluations + 1 - 10
+    assert len(objective.calls) - evaluated == PLAN.evaluations + 1 - 10
 
 
 # One process at a time.

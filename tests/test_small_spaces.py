@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from conftest import run
+from conftest import interrupted, run
 from hyperopt import Trials, hp, rand, tpe
 from hyperopt.base import Domain, trials_from_docs
 
@@ -123,14 +123,7 @@ def test_one_that_has_failed_at_the_full_budget_is_not_drawn_again():
 @pytest.mark.parametrize("at", [3, 13, 20, 21])
 def test_an_interruption_repeats_no_configuration(at):
     space, size = SPACES["a number"]
-    calls = []
-
-    def objective(params):
-        calls.append(params)
-        if len(calls) == at:
-            raise KeyboardInterrupt
-        return loss(params)
-
+    objective = interrupted(loss, at)
     trials = Trials()
     with pytest.raises(KeyboardInterrupt):
         run(objective, space, 44, trials)

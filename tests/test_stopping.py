@@ -1,5 +1,6 @@
 import datetime
 import itertools
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
@@ -154,6 +155,24 @@ def test_many_workers_finish_the_iteration_and_go_on_with_what_they_had_begun(sp
         run(loss, space, None, trials=trials, early_stop_fn=hyperband.stop_after(iterations=2))
     assert completed_iterations(trials) >= 2
     assert sum(place[0] < 2 for place in places(trials)) == 2 * ITERATION
+
+
+def test_while_one_evaluation_takes_long_other_iterations_become_complete(space):
+    calls, enough = [], threading.Event()
+
+    def objective(params):
+        calls.append(params)
+        if len(calls) == 1:
+            assert enough.wait(60)
+        elif len(calls) == 3 * ITERATION:
+            enough.set()
+        return loss(params)
+
+    stop = hyperband.stop_after(iterations=1)
+    with ThreadPoolExecutor(4) as executor:
+        trials = run(objective, space, None, trials=ExecutorTrials(executor), early_stop_fn=stop)
+    assert completed_iterations(trials) >= 2
+    assert sum(place[0] == 0 for place in places(trials)) == ITERATION
 
 
 @pytest.mark.parametrize("failing", [lambda p: p["epochs"] == 1, lambda p: p["x"] < 2, lambda p: True])
