@@ -144,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 result.keep()
     print(json.dumps(totals(result.rows), indent=1))
     result.finish(totals(result.rows))
+    if any(block["broken"] for block in result.rows):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import gzip
+import hashlib
 import json
 import os
 import platform
@@ -12,6 +13,8 @@ from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import hyperopt_hyperband
 
 
 def environment() -> dict[str, str]:
@@ -24,6 +27,12 @@ def versions(*packages: str) -> dict[str, str]:
     """Python's, those of what every script measures, and those of more packages."""
     names = ("hyperopt", "hyperopt-hyperband", "numpy", *packages)
     return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def code() -> str:
+    """A digest of the package's modules, which change more often than its version."""
+    modules = sorted(Path(hyperopt_hyperband.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(module.read_bytes() for module in modules)).hexdigest()[:12]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -52,7 +61,7 @@ class Rows:
     def __init__(self, out: Path | None, **settings: Any) -> None:
         self.out = out
         self.rows: list[dict[str, Any]] = []
-        self.settings = {"versions": versions(), **settings}
+        self.settings = {"versions": versions(), "code": code(), **settings}
         self._unfinished = out and out.with_suffix(".unfinished")
         if self._unfinished and self._unfinished.exists():
             earlier = json.loads(read_text(self._unfinished))

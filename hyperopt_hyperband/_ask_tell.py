@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,7 @@ from hyperopt_hyperband._documents import (
     Document,
     attach,
     begin,
+    begin_again,
     documents,
     fail,
     finish,
@@ -24,12 +25,13 @@ from hyperopt_hyperband._documents import (
     is_running,
     tid_of,
 )
+from hyperopt_hyperband._trials import Algorithm, Run
+from hyperopt_hyperband._trials import Trials as OwnTrials
 
 
-def ask(
-    trials: Trials, space: Any, *, algo: Callable[..., list[Document]], seed: int | None = None
-) -> Document | None:
-    """Take up the next evaluation: one that nobody has begun, or else what the algorithm suggests.
+def ask(trials: Trials, space: Any, *, algo: Algorithm, seed: int | None = None) -> Document | None:
+    """Take up the next evaluation: one that nobody has begun, or one of the points to evaluate of our own
+    Trials, or else what the algorithm suggests.
 
     Its budget is in `document["misc"]["budget"]`, and `parameters(space, document)` is what an objective
     would get. Any number may be asked for before the first result is told, from one thread at a time. What is
@@ -63,10 +65,12 @@ def ask(
     domain = Domain(_evaluated_elsewhere, space, pass_expr_memo_ctrl=True)
     if seed is None:
         seed = int(np.random.default_rng().integers(2**31 - 1))
+    begin_again(trials)
     document = next(filter(is_new, documents(trials)), None)
     if document is None:
         trials.refresh()
-        new = algo(trials.new_trial_ids(1), domain, trials, seed)
+        suggest = Run(trials, algo).suggest if isinstance(trials, OwnTrials) else algo
+        new = suggest(trials.new_trial_ids(1), domain, trials, seed)
         if not new:
             return None
         trials.insert_trial_docs(new)

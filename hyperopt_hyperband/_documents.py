@@ -22,9 +22,10 @@ What Hyperband adds to Hyperopt's own fields:
 
 from __future__ import annotations
 
+import logging
 import math
 import reprlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -46,6 +47,8 @@ from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget
 from hyperopt_hyperband._values import FLAT, SEQUENCES, flat, time_of
 
+logger = logging.getLogger("hyperopt_hyperband")
+
 Document = dict[str, Any]
 Vals = dict[str, list[Any]]
 """Hyperopt's assignment: for every label a list of its value, empty where the label is inactive."""
@@ -57,6 +60,7 @@ STAMP = {
     *("run", "space", "position", "since", "open"),
 }
 """What every stamp says; others are there where they apply."""
+OWN_OPTIONS = {"points_to_evaluate", "keep_model"}
 MOST_BRACKETS = 128
 """More than any schedule has."""
 
@@ -135,11 +139,14 @@ def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
     copy._dynamic_trials = everything
     copy._ids = trials._ids | {document["tid"] for document in copy._dynamic_trials}
     copy.attachments = {name: value for name, value in trials.attachments.items() if name != DOMAIN}
-    for name in ("points_to_evaluate", "keep_model"):  # of our own Trials
-        if name in vars(trials):
-            setattr(copy, name, getattr(trials, name))
+    vars(copy).update(own_options(trials))
     copy.refresh()
     return copy
+
+
+def own_options(trials: Trials) -> dict[str, Any]:
+    """What our own Trials hold beside documents and attachments."""
+    return {name: value for name, value in vars(trials).items() if name in OWN_OPTIONS}
 
 
 def outcome(document: Document) -> float | None:
@@ -275,6 +282,11 @@ def disown(trials: Trials, document: Document, *, outside: bool) -> None:
             trials.handle.jobs.update_one(unless_begun, {"$set": ended, "$inc": {"version": 1}})
 
 
+def is_outside(document: Document) -> bool:
+    """Whether the evaluation lies outside the space that the run goes on with."""
+    return (stamp_of(document) or {}).get("foreign") == "space"
+
+
 def left_behind(document: Document) -> bool:
     """Whether an evaluation looks as a serial fmin leaves it that was interrupted.
 
@@ -376,6 +388,13 @@ def fail(document: Document, error: BaseException) -> None:
     document.update(state=JOB_STATE_ERROR, refresh_time=coarse_utcnow())
 
 
+def give_up(document: Document) -> None:
+    """Write down that an evaluation has failed, since the user has interrupted it twice."""
+    fail(document, KeyboardInterrupt("interrupted twice"))
+    config = hyperparameters_of(document)
+    logger.warning("trial %s was interrupted twice and has failed: %s", tid_of(document), config)
+
+
 def cut_short(trials: Trials) -> None:
     """Mark the running evaluations as cancelled, and cut short; `unfinished` brings them back."""
     for document in documents(trials):
@@ -390,12 +409,11 @@ def renew(document: Document) -> None:
     document["misc"].pop("cut_short", None)
 
 
-def begin_again(trials: Trials, *, but: Iterable[Document], cancelled: bool = False) -> None:
-    """Mark as new what is running, was cut short, or, if told so, cancelled; to be called while none runs.
+def begin_again(trials: Trials, *, but: Iterable[Document] = (), states: Collection[int] = ()) -> None:
+    """Mark as new what an executor has cut short, and what is in one of these states.
 
     but : those that a later document repeats
     """
-    states = {JOB_STATE_RUNNING, JOB_STATE_CANCEL} if cancelled else {JOB_STATE_RUNNING}
     apart = set(map(id, but))
     for document in documents(trials):
         if (document["state"] in states or is_cut_short(document)) and id(document) not in apart:
@@ -409,7 +427,7 @@ def unfinished(trials: Trials, *, but: Iterable[Document]) -> list[Document]:
 
     but : those that a later document repeats
     """
-    begin_again(trials, but=but, cancelled=True)
+    begin_again(trials, but=but, states={JOB_STATE_RUNNING, JOB_STATE_CANCEL})
     trials.refresh()
     new = [document for document in documents(trials) if document["state"] == JOB_STATE_NEW]
     return sorted(new, key=lambda document: not is_suspect(document))

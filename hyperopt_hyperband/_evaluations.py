@@ -21,6 +21,7 @@ from hyperopt_hyperband._documents import (
     hyperparameters_of,
     is_cut_short,
     is_new,
+    is_outside,
     left_behind,
     outcome,
     stamp_of,
@@ -135,7 +136,7 @@ def evaluations(
                 label=holds,
                 begun=begun,
                 ended=ended if status in ("ok", "failed") else None,
-                outside=its is not None and its.get("foreign") == "space",
+                outside=is_outside(document),
             )
         )
     return found[::-1]
@@ -164,7 +165,11 @@ def best_of(trials: Trials, some: Sequence[Document]) -> Document | None:
 
     Other evaluations are read only where the budget of one of these can't be told without them.
     """
-    ok = [(document, loss) for document in some if (loss := outcome(document)) is not None and loss < FAILED]
+    ok = [
+        (document, loss)
+        for document in some
+        if (loss := outcome(document)) is not None and loss < FAILED and not is_outside(document)
+    ]
     if len(ok) > 1 and any(stamp_of(document) is None for document, _ in ok):
         budgets = {id(d): e.budget for d, e in zip(documents(trials), evaluations(trials), strict=True)}
     else:

@@ -11,7 +11,9 @@ from hyperopt.base import JOB_STATE_RUNNING, Trials
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
+    documents,
     everyones,
+    is_cut_short,
     left_behind,
     outcome,
     vals_of,
@@ -72,8 +74,12 @@ class History:
         return ((iteration, s - 1) if s > 0 else (iteration + 1, s_max)), Sample()
 
     def until_full(self) -> int:
-        """How many evaluations lead to the next one at max_budget, itself among them; 0: one is under way."""
-        if any(outcome(e) is None for state in self.brackets.values() for e in state.rungs[-1].values()):
+        """How many evaluations lead to the next one at max_budget, itself among them; 0: one is under way.
+
+        What an executor has cut short is: it comes first in the next fmin.
+        """
+        top = [evaluation for state in self.brackets.values() for evaluation in state.rungs[-1].values()]
+        if any(outcome(evaluation) is None or is_cut_short(evaluation) for evaluation in top):
             return 0
         so_far = 0
         for count, budget in (*self._rest(), *_sizes(self.schedule.brackets)):
@@ -222,7 +228,8 @@ def read(trials: Trials, schedule: Schedule, space: Space = ANY) -> History:
 
 def first_full(trials: Trials, plan: Schedule) -> int:
     """The max_evals with which the next result at max_budget is there, if no more evaluations fail."""
-    return len(trials.trials) + read(trials, plan).until_full()
+    cut = sum(map(is_cut_short, documents(trials)))
+    return len(trials.trials) + cut + read(trials, plan).until_full()
 
 
 def completed_iterations(trials: Trials) -> int:

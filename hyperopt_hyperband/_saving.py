@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperopt import base
+from hyperopt.base import JOB_STATE_RUNNING
 from hyperopt.fmin import pickler
 
 from hyperopt_hyperband._call import shows_its_call
@@ -89,7 +90,7 @@ def load_trials(path: str | os.PathLike[str]) -> Trials:
             f"path={str(path)!r} holds no trials, or not all of them: remove it to start anew, and save with "
             "save_trials, which leaves no such file"
         )
-    begin_again(trials, but=issued_again(trials))
+    begin_again(trials, but=issued_again(trials), states={JOB_STATE_RUNNING})
     return trials if isinstance(trials, Trials) else Trials(trials=trials)
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from hyperopt.base import Domain, Trials
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
+    active_of,
     documents,
     everyones,
     in_order,
@@ -52,12 +53,14 @@ class Space:
     Attributes
     ----------
     name : short for all that the space says; documents that were drawn from the same space need no look
-    has : whether the space has these hyperparameters
+    has : whether the space could have drawn these hyperparameters
+    labels : of its hyperparameters
     options : of each choice, the names of its options
     """
 
     name: int
     has: Callable[[Vals], bool]
+    labels: Set[str] = frozenset()
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def chosen(self, vals: Vals) -> int | None:
@@ -69,9 +72,12 @@ class Space:
         return zlib.crc32(repr(sorted(names)).encode()) if names else None
 
     def holds(self, document: Document) -> bool:
-        """Whether the space could have drawn a document's hyperparameters, each option by the same name."""
+        """Whether the space could have drawn a document's hyperparameters, each option by the same name.
+
+        Those of other labels are another matter.
+        """
         its, vals = document["misc"]["hyperband"], vals_of(document)
-        if its["space"] == self.name:
+        if its["space"] == self.name or vals.keys() != self.labels:
             return True
         return self.has(vals) and (not self.options or self.chosen(vals) == its.get("options"))
 
@@ -82,7 +88,17 @@ NOWHERE = -1
 
 def space_of(domain: Domain, label: str | None) -> Space:
     """The space of a run, with the label that holds its budget."""
-    return Space(name_of(domain.expr), functools.partial(_has, domain, label), option_names(domain.expr))
+    has = functools.partial(contains, domain.expr, budget_label=label)
+    return Space(name_of(domain.expr), has, domain.params.keys(), option_names(domain.expr))
+
+
+def check_labels(labels: Set[str] | None, domain: Domain) -> None:
+    """Raise ValueError where a run has hyperparameters of other names than the space. None: none yet."""
+    if labels is not None and labels != domain.params.keys():
+        raise ValueError(
+            f"trials hold a run over another space, {sorted(labels)}, not "
+            f"{sorted(map(str, domain.params))}: pass new Trials(), or the space of that run"
+        )
 
 
 def could_draw(domain: Domain, document: Document) -> bool:
@@ -91,7 +107,8 @@ def could_draw(domain: Domain, document: Document) -> bool:
     if its is not None:
         return space_of(domain, its.get("label")).holds(document)
     label = next((str(name) for name in domain.params if isinstance(name, BudgetLabel)), None)
-    return _has(domain, label, vals_of(document))
+    vals = vals_of(document)
+    return vals.keys() != domain.params.keys() or contains(domain.expr, vals, label)
 
 
 ANY = Space(0, lambda _: True)
@@ -197,15 +214,18 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
 
 def issued_again(trials: Trials) -> list[Document]:
     """The interrupted evaluations that a later document repeats. They count no more."""
-    if not any(map(left_behind, documents(trials))):
+    left = list(filter(left_behind, documents(trials)))
+    if not left:
         return []
-    stamped = [(document, its) for document in in_order(documents(trials)) if (its := stamp_of(document))]
-    newest = {_identity(its): document for document, its in stamped}
-    return [d for d, its in stamped if left_behind(d) and newest[_identity(its)] is not d]
+    newest = {_identity(document): document for document in in_order(documents(trials))}
+    return [document for document in left if newest[_identity(document)] is not document]
 
 
-def _identity(stamp: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(stamp[name] for name in ("run", "iteration", "bracket", "rung", "config"))
+def _identity(document: Document) -> tuple[Any, ...]:
+    """What a document and the one that repeats it have in common: their place, or a point of the user's."""
+    if (its := stamp_of(document)) is None:
+        return (repr(sorted(active_of(document).items())),)
+    return tuple(its[name] for name in ("run", "iteration", "bracket", "rung", "config"))
 
 
 def _linked(everything: list[Document], newest: int, space: Space) -> dict[BracketKey, list[Document]]:
@@ -299,8 +319,3 @@ def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
 def _order(key: BracketKey) -> tuple[int, int]:
     """Orders brackets by when they open."""
     return key[0], -key[1]
-
-
-def _has(domain: Domain, label: str | None, vals: Vals) -> bool:
-    """Whether the space can draw these values; those of other labels are another matter."""
-    return set(vals) != domain.params.keys() or contains(domain.expr, vals, label)

@@ -17,16 +17,18 @@ from hyperopt_hyperband._best_model import keep_best
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
+    begin_again,
     budget_of,
     copy_of,
     documents,
     fail,
-    is_cut_short,
+    give_up,
+    is_outside,
     is_unfinished,
     left_behind,
     new_document,
     outcome,
-    renew,
+    own_options,
     stamp_of,
     tid_of,
     unused,
@@ -39,7 +41,7 @@ from hyperopt_hyperband._points import vals_of_point
 from hyperopt_hyperband._progress import Bar
 from hyperopt_hyperband._schedule import Schedule, schedule
 from hyperopt_hyperband._space import BudgetLabel
-from hyperopt_hyperband._stamps import could_draw, newest_schedule
+from hyperopt_hyperband._stamps import check_labels, could_draw, issued_again, newest_schedule
 from hyperopt_hyperband._warn import warn
 
 logger = logging.getLogger("hyperopt_hyperband")
@@ -133,7 +135,7 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
     ) -> Any:
         """Minimize fn over space. `hyperopt.fmin` calls it; the options are documented there."""
         validate_loss_threshold(loss_threshold)
-        run = _Run(self, tpe.suggest if algo is None else algo, max_evals)
+        run = Run(self, tpe.suggest if algo is None else algo, max_evals)
         if loss_threshold is not None:
             early_stop_fn = _stop(run, loss_threshold, early_stop_fn)
         wants = wants_of(fn)
@@ -154,16 +156,23 @@ class Trials(base.Trials):  # type: ignore[misc]  # Hyperopt has no types
         run.warn_if_low()
         return answer
 
+    def view(self, exp_key: Any = None, refresh: bool = True) -> Trials:
+        """Another view of these trials, with their options."""
+        seen = super().view(exp_key, refresh)
+        vars(seen).update(own_options(self))
+        return seen  # type: ignore[no-any-return]
+
     def _minimize(self, *args: Any, **options: Any) -> Any:
         return hyperopt.fmin(*args, trials=self, allow_trials_fmin=False, **options)
 
 
 def _sort_out(trials: Trials, domain: Domain) -> None:
     """Before a run: what an executor has cut short is new; what lies outside the space is not evaluated."""
-    for document in documents(trials):
-        if is_cut_short(document):
-            renew(document)
-        if is_unfinished(document, trials) and not could_draw(domain, document):
+    begin_again(trials)
+    for document in [each for each in documents(trials) if is_unfinished(each, trials)]:
+        if stamp_of(document) is not None:
+            check_labels(vals_of(document).keys(), domain)
+        if not could_draw(domain, document):
             fail(document, ValueError("outside the space of this fmin"))
             logger.warning("trial %s lies outside the space, and is not evaluated", tid_of(document))
     trials.refresh()
@@ -178,7 +187,7 @@ def or_never(early_stop_fn: EarlyStop | None) -> EarlyStop:
     return early_stop_fn
 
 
-def _stop(run: _Run, loss_threshold: float, early_stop_fn: EarlyStop | None) -> EarlyStop:
+def _stop(run: Run, loss_threshold: float, early_stop_fn: EarlyStop | None) -> EarlyStop:
     """An early_stop_fn that stops at the threshold too."""
     other = or_never(early_stop_fn)
 
@@ -201,7 +210,7 @@ def _keep_best(own: Trials, early_stop_fn: EarlyStop | None) -> EarlyStop:
     return stop
 
 
-def _reached(run: _Run, trials: base.Trials, loss_threshold: float) -> bool:
+def _reached(run: Run, trials: base.Trials, loss_threshold: float) -> bool:
     """Whether an evaluation at max_budget is below the threshold; without Hyperband, whether any is."""
     plan = newest_schedule(trials) or run.plan
     if plan is None:
@@ -210,18 +219,19 @@ def _reached(run: _Run, trials: base.Trials, loss_threshold: float) -> bool:
     if not any(
         (loss := outcome(document)) is not None and loss < loss_threshold
         for document in documents(trials)
-        if (budget_of(document) or full) >= full
+        if (budget_of(document) or full) >= full and not is_outside(document)
     ):
         return False  # as a rule, and without reading all evaluations
     return any(
         e.loss is not None and e.loss < loss_threshold and e.budget is not None and e.budget >= full
         for e in evaluations(trials, schedule=plan, label=run.label)
+        if not e.outside
     )
 
 
 @dataclass
-class _Run:
-    """One call of fmin: its algorithm, the points to evaluate first, its progress bar.
+class Run:
+    """One call of fmin, or of ask: its algorithm, the points to evaluate first, its progress bar.
 
     Attributes
     ----------
@@ -232,7 +242,7 @@ class _Run:
 
     trials: Trials
     algo: Algorithm
-    max_evals: int | None
+    max_evals: int | None = None
     points: deque[Vals] | None = None
     bar: Bar | None = None
     plan: Schedule | None = None
@@ -302,13 +312,15 @@ class _Run:
 
 
 def _due(trials: Trials, points: Iterable[Vals]) -> list[Vals]:
-    """The points that have not been evaluated, nor are under way."""
+    """The points that have not been evaluated, nor are under way. Twice interrupted, one has failed."""
     own = [document for document in documents(trials) if stamp_of(document) is None]
-    cut = [d for d in own if is_cut_short(d) or (left_behind(d) and not trials.asynchronous)]
-    apart = set(map(id, cut))
-    held = [vals_of(document) for document in own if id(document) not in apart]
-    interrupted = [vals_of(document) for document in cut]
-    held += [vals for vals in interrupted if interrupted.count(vals) > 1]  # twice: it has failed
+    left = [] if trials.asynchronous else list(filter(left_behind, own))
+    interrupted = [vals_of(document) for document in left]
+    repeated = set(map(id, issued_again(trials)))
+    for document in left:
+        if id(document) not in repeated and interrupted.count(vals_of(document)) > 1:
+            give_up(document)
+    held = [vals_of(document) for document in own if trials.asynchronous or not left_behind(document)]
     due: list[Vals] = []
     for point in points:
         if point not in held and point not in due:

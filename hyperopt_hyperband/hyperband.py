@@ -18,12 +18,10 @@ from hyperopt_hyperband._documents import (
     Document,
     Vals,
     disown,
-    fail,
-    hyperparameters_of,
+    give_up,
     in_spark,
     new_document,
     numbered,
-    tid_of,
     unused,
 )
 from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
@@ -47,7 +45,7 @@ from hyperopt_hyperband._samplers import (
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Budget, Schedule
 from hyperopt_hyperband._space import configurations, hyperparameters
-from hyperopt_hyperband._stamps import BracketKey, space_of
+from hyperopt_hyperband._stamps import BracketKey, check_labels, space_of
 from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._trials import Trials as OwnTrials
 from hyperopt_hyperband._values import as_number
@@ -141,7 +139,7 @@ def suggest(
     history = read(trials, plan, space_of(domain, budgets.label))
     if history.run is None:
         history.run = int(seed)
-    _check_trials(history, domain)
+    check_labels(history.labels(), domain)
     if history.foreign or not history.brackets:
         _check_start(plan, domain, trials, wants)
         _warn_at_start(history, budgets, domain, random=model is None)
@@ -247,17 +245,7 @@ def _settle(trials: Trials, history: History) -> None:
             "outside the space, or what they were promoted from is gone; they take no place in the schedule"
         )
     if history.given_up is not None:
-        config = hyperparameters_of(history.given_up)
-        fail(history.given_up, KeyboardInterrupt("interrupted twice"))
-        logger.warning("trial %s was interrupted twice and has failed: %s", tid_of(history.given_up), config)
-
-
-def _check_trials(history: History, domain: Domain) -> None:
-    if (labels := history.labels()) is not None and labels != domain.params.keys():
-        raise ValueError(
-            f"trials hold a run over another space, {sorted(labels)}, not "
-            f"{sorted(map(str, domain.params))}: pass new Trials(), or the space of that run"
-        )
+        give_up(history.given_up)
 
 
 def _check_start(plan: Schedule, domain: Domain, trials: Trials, wants: Wants | None) -> None:

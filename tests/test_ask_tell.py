@@ -3,14 +3,16 @@
 import json
 import pickle
 import random
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
 from conftest import loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, rand, tpe
-from hyperopt.base import JOB_STATE_RUNNING, Domain
+from hyperopt.base import JOB_STATE_DONE, JOB_STATE_RUNNING, Domain
 
-from hyperopt_hyperband import bohb, hyperband
+from hyperopt_hyperband import ExecutorTrials, bohb, hyperband
+from hyperopt_hyperband import Trials as OwnTrials
 
 PLAN = hyperband.schedule(1, 9)
 
@@ -151,3 +153,27 @@ def test_fmin_goes_on_from_what_was_asked(space):
     hyperband.tell(trials, asked[8], 0.0)
     run(loss, space, 19, trials)
     assert any(doc["misc"]["hyperband"]["config"] == 8 for doc in trials.trials[-2:]), "it goes up"
+
+
+def test_points_are_asked_for_first_each_once(space):
+    points = [{"x": 1.0, "branch": {"kind": "b"}}, {"x": 2.0, "branch": {"kind": "a", "y": 0.5}, "epochs": 3}]
+    trials = OwnTrials(points_to_evaluate=points)
+    asked = [ask(space, trials, seed=i) for i in range(4)]
+    assert [doc["misc"]["vals"]["epochs"] for doc in asked] == [[9], [3], [1], [1]]
+    assert [hyperband.parameters(space, doc)["x"] for doc in asked[:2]] == [1.0, 2.0]
+    for doc in asked:
+        hyperband.tell(trials, doc, loss(hyperband.parameters(space, doc)))
+    run(loss, space, 24, trials=trials)
+    assert sum("hyperband" not in doc["misc"] for doc in trials.trials) == 2
+
+
+@pytest.mark.filterwarnings("ignore:fmin has ended before a result")
+def test_what_an_executor_has_cut_short_is_asked_for_first(space):
+    with ThreadPoolExecutor(3) as executor:
+        trials = ExecutorTrials(executor)
+        run(loss, space, 22, trials=trials, early_stop_fn=lambda trials, *_: (len(trials) == 3, []))
+    cut = [doc["tid"] for doc in trials._dynamic_trials if doc["state"] != JOB_STATE_DONE]
+    assert cut
+    asked = [ask(space, trials) for _ in range(len(cut) + 1)]
+    assert [doc["tid"] for doc in asked][:-1] == cut
+    assert asked[-1]["tid"] not in cut

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import article
+import faults
 import overhead
 import parallel
 import pytest
@@ -96,6 +97,31 @@ def test_rows_that_were_cut_short_are_gone_on_with_where_they_measure_the_same(t
     assert again.rows == [{"seed": 0}, {"seed": 1}]
     assert list(tmp_path.iterdir()) == [out]
     assert Rows(out, payload=1).rows == []
+
+
+@pytest.mark.slow
+def test_the_faults_go_on_where_they_were_cut_short(tmp_path):
+    out = tmp_path / "faults.json"
+    first = Rows(out)
+    first.rows.append({"seeds": [0, 9], "documents": 100, "runs": {}, "faults": {"earlier": 7}, "broken": []})
+    first.keep()
+    faults.main(["--documents", "200", "--out", str(out)])
+    result = json.loads(read_text(out))
+    assert [row["seeds"] for row in result["rows"]][:2] == [[0, 9], [10, 19]]
+    assert result["totals"]["by fault"]["earlier"] == 7 < result["totals"]["faults"]
+    assert result["totals"]["broken promises"] == 0
+    assert result["totals"]["documents"] >= 200
+
+
+def test_a_broken_promise_fails_the_script(tmp_path):
+    out = tmp_path / "faults.json"
+    first = Rows(out)
+    broken = [{"seed": 3, "error": "AssertionError()", "at": "simulator.py:1"}]
+    first.rows.append({"seeds": [0, 9], "documents": 100, "runs": {}, "faults": {}, "broken": broken})
+    first.keep()
+    with pytest.raises(SystemExit):
+        faults.main(["--documents", "100", "--out", str(out)])
+    assert json.loads(read_text(out))["totals"]["broken promises"] == 1
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import killed, loss, run
 from hyperopt import STATUS_FAIL, STATUS_OK, Trials, hp, rand, tpe
+from hyperopt.base import JOB_STATE_RUNNING
 from hyperopt.exceptions import AllTrialsFailed
 
 from hyperopt_hyperband import ExecutorTrials, bohb, hyperband
@@ -331,15 +332,26 @@ def test_a_result_that_is_not_final_keeps_its_model():
 
     trials = OwnTrials(keep_model=True)
     interrupted = 0
-    while len([d for d in trials.trials if d["result"]["status"] == STATUS_OK]) < 10:
-        try:
+    for _ in range(20):
+        with contextlib.suppress(KeyboardInterrupt):
             run(reporting, SPACE, len(trials) + 1, trials, seed=len(trials))
-        except KeyboardInterrupt:
+        if trials._dynamic_trials[-1]["state"] == JOB_STATE_RUNNING:
             interrupted += 1
             assert trials._dynamic_trials[-1]["tid"] in holders(trials)
-        if len(trials) > 30:
-            break
-    assert interrupted
+    assert 0 < interrupted < 20
+
+
+@pytest.mark.filterwarnings("ignore:.*are not of the run that goes on", "ignore:fmin has ended")
+def test_the_incumbent_of_a_changed_space_keeps_its_model(folder):
+    def over(low):
+        return {"x": hp.uniform("x", low, low + 1), "epochs": hyperband.budget("epochs", 1, 9)}
+
+    trials = OwnTrials()
+    train = with_budget(checkpoint_dir=folder)
+    run(train, over(1.0), ITERATION, trials)
+    run(train, over(3.0), 2 * ITERATION, trials)
+    assert hyperband.incumbent(trials)["misc"]["vals"]["x"][0] >= 3
+    check(trials, folder)
 
 
 def test_a_folder_that_was_moved_is_named(tmp_path):

@@ -80,7 +80,6 @@ def test_a_worker_killed_from_outside_in_mid_run(client, space):
     assert states(trials) == {JOB_STATE_DONE: 60}
 
 
-@pytest.mark.filterwarnings("ignore:max_evals=.* is too few")
 def test_an_evaluation_that_kills_its_workers_has_failed(client, space):
     def objective(expr, memo, ctrl):
         if ctrl.current_trial["tid"] == 5:
@@ -93,7 +92,6 @@ def test_an_evaluation_that_kills_its_workers_has_failed(client, space):
     assert "KilledWorker" in trials._dynamic_trials[5]["misc"]["error"][0]
 
 
-@pytest.mark.filterwarnings("ignore:max_evals=.* is too few")
 def test_exceptions_arrive_as_they_are(client, space):
     def objective(params):
         raise LookupError("diverged")

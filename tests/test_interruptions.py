@@ -101,7 +101,7 @@ def test_each_evaluation_that_is_interrupted_once_is_repeated_next_of_all(space,
         assert all(objective.seen[i + 1] == objective.seen[i] for i in first)
 
 
-def test_an_interruption_is_remembered_by_trials_that_were_saved(space):
+def test_an_interruption_is_remembered_by_trials_that_were_pickled(space):
     objective = Interrupted(lambda params: params["x"] > 3.5)
     trials = Trials()
     for _ in range(25):

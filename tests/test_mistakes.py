@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from conftest import places, run
 from hyperopt import Trials, fmin_pass_expr_memo_ctrl, hp, pyll, tpe
-from hyperopt.base import Ctrl
+from hyperopt.base import Ctrl, Domain
 from hyperopt.exceptions import AllTrialsFailed, DuplicateLabel
 from hyperopt.fmin import generate_trials_to_calculate
 
 from hyperopt_hyperband import ExecutorTrials, bohb, hyperband, plots
+from hyperopt_hyperband import Trials as OwnTrials
 
 SPACE = {"x": hp.uniform("x", -5, 5), "kind": hp.choice("kind", ["a", "b"])}
 PLAN = hyperband.schedule(1, 9)
@@ -412,3 +413,18 @@ def test_a_point_without_the_budget_fails_in_hyperopt_as_budget_s_docstring_says
         run(lambda params: params["x"], space, 1, trials=generate_trials_to_calculate(points))
     assert "AssertionError without text" in " ".join(hyperband.budget.__doc__.split())
     run(lambda params: params["x"], space, 1, trials=generate_trials_to_calculate([{"x": 1.0, "n": 9}]))
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_trials_of_a_space_with_other_labels_and_fewer_options_are_refused(new):
+    budget = hyperband.budget("b", 1, 9)
+    before = {"c": hp.choice("c", list("abc")), "x": hp.uniform("x", 0, 1), "b": budget}
+    after = {"c": hp.choice("c", ["a"]), "y": hp.uniform("y", 0, 1), "b": budget}
+    trials = run(lambda p: p["x"], before, 12, Trials())
+    if new:
+        trials.insert_trial_docs(hyperband.suggest([20], Domain(lambda p: 0, before), trials, 0))
+        trials.refresh()
+    was = [doc["state"] for doc in trials._dynamic_trials]
+    with pytest.raises(ValueError, match=r"a run over another space, \['b', 'c', 'x'\]"):
+        run(lambda p: p["y"], after, 22, OwnTrials(trials=trials))
+    assert [doc["state"] for doc in trials._dynamic_trials] == was

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import places, run
-from hyperopt import STATUS_OK, hp, mongoexp, tpe
+from hyperopt import STATUS_OK, hp, mongoexp, space_eval, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_NEW, Domain
 
 from hyperopt_hyperband import ExecutorTrials, _stamps, bohb, hyperband
@@ -172,6 +172,8 @@ def test_a_run_is_the_planned_one_whatever_fails(by_hand, objective):
     assert (report.evaluations, report.configurations, report.failed) == (22, 17, failed)
     assert [rung.evaluations for rung in report.rungs] == [9, 3, 1, 5, 1, 3]
     assert sum(rung.failed for rung in report.rungs) == failed
+    if objective is not failing_at_the_top:
+        assert space_eval(SPACE, hyperband.argmin(mongo_trials()))["x"] == report.incumbent.vals["x"][0]
 
 
 def test_a_failed_evaluation_is_the_same_in_every_reader(by_hand):
@@ -382,5 +384,6 @@ def test_what_mongo_trials_can_not_do_is_refused_with_the_way_out(by_hand, tmp_p
     save = hyperband.save_trials(tmp_path / "trials.pkl")
     with pytest.raises(ValueError, match=r"leave out save_trials.*ExecutorTrials"):
         run(loss, SPACE, 5, mongo_trials(), early_stop_fn=save)
+    assert len(stored()) <= 1, "said at the first"
     with pytest.raises(ValueError, match=r"begin with new ExecutorTrials"):
         ExecutorTrials(trials=mongo_trials())

@@ -16,6 +16,7 @@ from hyperopt.exceptions import AllTrialsFailed
 from hyperopt.fmin import generate_trials_to_calculate
 from simulator import Simulation
 
+from hyperopt_hyperband import Trials as OwnTrials
 from hyperopt_hyperband import hyperband
 from hyperopt_hyperband._report import clock
 
@@ -437,6 +438,9 @@ def test_the_incumbent_is_one_and_the_same_wherever_it_is_asked_for():
     trials.refresh()
     assert hyperband.incumbent(trials)["tid"] == before, "what is only pending changes nothing"
     assert hyperband.report(trials).incumbent.tid == before
+    ours = OwnTrials(trials=trials)
+    assert ours.best_trial["tid"] == before
+    assert ours.argmin == hyperband.argmin(trials) == {"x": trials.trials[before]["misc"]["vals"]["x"][0]}
 
 
 @pytest.mark.parametrize("label", [None, "n"])

@@ -134,6 +134,18 @@ def test_fmin_called_again_and_again_with_one_rstate_draws_no_repeats(algo, queu
     assert len(set(drawn(trials.trials))) == len(drawn(trials.trials)) > 30
 
 
+@pytest.mark.filterwarnings("ignore:max_evals=.* is too few", "ignore:fmin has ended before a result")
+@pytest.mark.parametrize("kind", [Trials, partial(ExecutorTrials, parallelism=2)], ids=["serial", "threads"])
+def test_fmin_called_again_and_again_under_a_seed_from_outside_draws_no_repeats(kind, monkeypatch):
+    monkeypatch.setenv("HYPEROPT_FMIN_SEED", "42")
+    trials = kind()
+    with ThreadPoolExecutor(2) as executor:
+        trials.executor = executor
+        for max_evals in range(1, 2 * ITERATION + 1):
+            fmin(loss, X, hyperband.suggest, max_evals, trials=trials, verbose=False, return_argmin=False)
+    assert len(set(drawn(trials.trials))) == len(drawn(trials.trials)) > 30
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_random_share_is_not_all_or_nothing_with_one_seed_at_every_call(seed):
     asked, trials = [], Trials()

@@ -67,10 +67,8 @@ def test_each_evaluation_at_the_full_budget_is_of_another_configuration(space, a
     trials = run(loss, space, 44, algo=ALGORITHMS[algo], max_queue_len=queue)
     early, full = drawn_too_early(trials, size)
     assert not early
-    at_full = (
-        10 if queue == 1 else 8
-    )  # of 44; some of the five were promotions of the same one, in two brackets
-    assert full >= min(size, at_full)
+    # Of 44. Some of the five were promotions of the same configuration, in two brackets.
+    assert full >= min(size, 10 if queue == 1 else 8)
 
 
 def test_without_others_left_the_run_goes_on_to_its_end():

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from conftest import places
-from hyperopt import STATUS_OK, SparkTrials, fmin, hp
+from hyperopt import STATUS_OK, SparkTrials, fmin, hp, space_eval
 from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_ERROR, Domain
 
 from hyperopt_hyperband import hyperband
@@ -72,7 +72,9 @@ def test_a_hyperband_iteration(spark, parallelism):
     assert sorted(place for place in places(trials) if place[0] == 0) == planned()
     for doc in trials.trials:
         assert doc["result"]["loss"] == doc["misc"]["vals"]["x"][0] ** 2 + 1 / doc["misc"]["budget"]
-    assert hyperband.incumbent(trials)["misc"]["budget"] == 9
+    best = hyperband.incumbent(trials)["misc"]
+    assert best["budget"] == 9
+    assert space_eval(SPACE, hyperband.argmin(trials)) == {"x": best["vals"]["x"][0], "epochs": 9}
     first = [rung for rung in hyperband.report(trials).rungs if rung.iteration == 0]
     assert [rung.evaluations for rung in first] == [9, 3, 1, 5, 1, 3]
 

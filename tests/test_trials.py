@@ -3,6 +3,7 @@
 import math
 import pickle
 import re
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from functools import partial
 import hyperopt
 import numpy as np
 import pytest
-from conftest import loss, places, run
+from conftest import interrupted, loss, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, fmin, hp, rand, space_eval, tpe
 from hyperopt.early_stop import no_progress_loss
 from hyperopt.exceptions import AllTrialsFailed
@@ -689,15 +690,103 @@ def test_hyperoptsearchcv_takes_them(capsys):
 
 
 @pytest.mark.parametrize(
-    "ending", [{"early_stop_fn": no_progress_loss(2)}, {"early_stop_fn": hyperband.stop_after(seconds=1e-6)}]
+    "ending",
+    [
+        {"early_stop_fn": no_progress_loss(2)},
+        {"early_stop_fn": hyperband.stop_after(seconds=1e-6)},
+        {"timeout": 1},
+    ],
+    ids=["no_progress_loss", "stop_after", "timeout"],
 )
-def test_a_run_that_ended_at_a_low_budget_says_so(space, ending):
-    trials = Trials()
+def test_a_run_that_ended_at_a_low_budget_says_so(space, ending, new_trials):
+    trials = new_trials()
     low = "fmin has ended before a result at max_budget=9: .* at budget 1; "
+
+    def objective(params):
+        time.sleep(0.6 if "timeout" in ending else 0)
+        return loss(params)
+
     with pytest.warns(UserWarning, match=low) as told:
-        run(loss, space, 100, trials=trials, **ending)
+        run(objective, space, 100, trials=trials, **ending)
     [needed] = re.findall(r"to max_evals=(\d+) at least", str(told[0].message))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        trials = run(loss, space, int(needed), trials=Trials(trials=trials))  # many workers may need more
+    assert trials.best_trial["misc"]["budget"] == 9
+
+
+@pytest.mark.filterwarnings("ignore:.*are not of the run that goes on")
+def test_an_evaluation_outside_the_space_meets_no_threshold(new_trials):
+    trials = new_trials()
+    for low, evaluations in ((0, 22), (2, 44)):
+        space = {"x": hp.uniform("x", low, low + 1), "epochs": hyperband.budget("epochs", 1, 9)}
+        run(lambda p: p["x"], space, evaluations, trials=trials, loss_threshold=1.0 if low else -1.0)
+    assert len(trials) == 44
+
+
+def test_early_stop_fn_sees_all_that_these_trials_hold(space, new_trials):
+    seen = []
+
+    def look(trials, *_):
+        seen.append((trials.points_to_evaluate, trials.keep_model))
+        return False, []
+
+    points = [{"x": 1.0, "branch": {"kind": "b"}}, {"x": 2.0, "branch": {"kind": "b"}}]
+    run(loss, space, 22, trials=new_trials(points_to_evaluate=points, keep_model=True), early_stop_fn=look)
+    assert seen == [(points, True)] * 22
+
+
+def test_points_and_kept_models_outlive_a_kill(space, new_trials, tmp_path):
+    points = [{"x": float(i), "branch": {"kind": "b"}} for i in range(4)]
+    stop_after_two = lambda trials, *_: (len(trials) == 2, [])  # noqa: E731
+    save = hyperband.save_trials(tmp_path / "trials", stop_after_two)
+    trials = new_trials(points_to_evaluate=points, keep_model=True)
+    run(loss, space, 30, trials=trials, early_stop_fn=save)
+    trials = new_trials(trials=hyperband.load_trials(tmp_path / "trials"))
+    assert trials.keep_model
+    run(loss, space, 30, trials=trials)
+    evaluated = [doc["misc"]["vals"]["x"][0] for doc in trials.trials if "hyperband" not in doc["misc"]]
+    assert sorted(evaluated) == [0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.filterwarnings("ignore:max_evals=5 is too few")
+def test_a_point_that_was_interrupted_is_done_once_also_where_trials_are_loaded(space, tmp_path):
+    point = {"x": 1.0, "branch": {"kind": "b"}}
+    objective = interrupted(loss, 1)
+    trials = Trials(points_to_evaluate=[point])
+    with pytest.raises(KeyboardInterrupt):
+        run(objective, space, 22, trials=trials)
+    run(objective, space, 5, trials=trials, early_stop_fn=hyperband.save_trials(tmp_path / "trials"))
+    trials = hyperband.load_trials(tmp_path / "trials")
+    run(objective, space, 22, trials=trials)
+    assert sum(params["x"] == 1.0 for params in objective.calls) == 2
+    assert [record["status"] for record in hyperband.records(trials)[:2]] == ["interrupted", "ok"]
+
+
+def test_a_point_that_was_interrupted_twice_has_failed(space, caplog):
+    objective = interrupted(loss, 1, 2)
+    trials = Trials(points_to_evaluate=[{"x": 1.0, "branch": {"kind": "b"}}])
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(objective, space, 22, trials=trials)
+    run(objective, space, 22, trials=trials)
+    assert [record["status"] for record in hyperband.records(trials)[:3]] == ["interrupted", "failed", "ok"]
+    assert caplog.text.count("was interrupted twice and has failed") == 1
+    assert hyperband.report(trials).pending == 0
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 8, 10, 12])
+def test_what_is_needed_for_a_result_at_max_budget_counts_what_was_cut_short(space, stop_at):
+    with ThreadPoolExecutor(4) as executor:
+        trials = ExecutorTrials(executor)
+        stop = lambda trials, *_: (len(trials) == stop_at, [])  # noqa: E731
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run(loss, space, 100, trials=trials, early_stop_fn=stop)
+        [needed] = re.findall(r"to max_evals=(\d+) at least", "".join(str(each.message) for each in caught))
+        assert f"max_evals={needed} or more" in str(hyperband.report(trials))
+    with ThreadPoolExecutor(1) as executor, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trials.executor = executor
         run(loss, space, int(needed), trials=trials)
     assert trials.best_trial["misc"]["budget"] == 9
