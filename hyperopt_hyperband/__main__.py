@@ -13,7 +13,7 @@ from typing import Any
 
 from hyperopt.base import Trials
 
-from hyperopt_hyperband._report import clock, report
+from hyperopt_hyperband._report import report
 from hyperopt_hyperband._saving import load_trials
 from hyperopt_hyperband._schedule import (
     Budget,
@@ -23,6 +23,7 @@ from hyperopt_hyperband._schedule import (
     positive,
     schedule,
 )
+from hyperopt_hyperband._tables import clock, counted
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -124,7 +125,7 @@ def _print_plan(options: argparse.Namespace) -> None:
 def _iterations(count: int, plan: Schedule) -> str:
     if count == 0:
         return "no iteration"
-    return f"{count} iteration{'s' * (count > 1)}, {count * plan.evaluations} evaluations"
+    return f"{counted(count, 'iteration')}, {count * plan.evaluations} evaluations"
 
 
 def _first_that_fits(

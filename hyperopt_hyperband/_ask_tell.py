@@ -14,17 +14,14 @@ from hyperopt_hyperband._best_model import keep_best
 from hyperopt_hyperband._documents import (
     Document,
     attach,
-    begin,
-    begin_again,
     documents,
-    fail,
-    finish,
     hyperparameters_of,
     in_mongo,
     is_new,
     is_running,
     tid_of,
 )
+from hyperopt_hyperband._lifecycle import begin, begin_again, fail, finish
 from hyperopt_hyperband._trials import Algorithm, Run
 from hyperopt_hyperband._trials import Trials as OwnTrials
 

@@ -55,14 +55,13 @@ def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
     if not isinstance(label, str):
         raise ValueError(f"label={label!r}: pass the name of the budget as a str")
     plan = _schedule.schedule(min_budget, max_budget)
-    integer = isinstance(plan.min_budget, int) and isinstance(plan.max_budget, int)
-    kind = int if integer else float
+    kind = int if plan.integer else float
     # A distribution with a single value, max_budget, for the algorithms that know no budgets.
     full = float(plan.max_budget)
     only_full = scope.quniform(0.75 * full, 1.25 * full, full)
     name = BudgetLabel(label, kind(plan.min_budget), kind(plan.max_budget))
     node = scope.hyperopt_param(name, only_full)
-    return scope.int(node) if integer else scope.float(node)
+    return scope.int(node) if plan.integer else scope.float(node)
 
 
 @overload

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -36,6 +36,8 @@ from hyperopt_hyperband._values import as_number, number
 
 Place = tuple[int, int, int]
 """Hyperband iteration, bracket s and rung."""
+Told = frozenset[tuple[str, Any]]
+"""What tells a configuration from others."""
 Status = Literal["ok", "failed", "pending", "interrupted"]
 
 
@@ -140,6 +142,17 @@ def evaluations(
             )
         )
     return found[::-1]
+
+
+def labels_of(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The hyperparameters of a run, but for the budget."""
+    budget = {e.label for e in evaluations}
+    return [label for label in dict.fromkeys(x for e in evaluations for x in e.vals) if label not in budget]
+
+
+def told_apart(active: Mapping[str, Any], label: str | None) -> Told:
+    """All active hyperparameters of a configuration but the budget, which `label` names."""
+    return frozenset((name, value) for name, value in active.items() if name != label)
 
 
 def incumbents(evaluations: Iterable[Evaluation]) -> Iterator[Evaluation | None]:

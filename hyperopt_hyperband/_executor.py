@@ -29,18 +29,13 @@ from hyperopt.base import Domain
 from hyperopt_hyperband._documents import (
     Document,
     attachments,
-    begin,
-    cut_short,
-    fail,
-    finish,
     is_done,
     is_suspect,
     outcome,
     stamp_of,
-    suspect,
     tid_of,
-    unfinished,
 )
+from hyperopt_hyperband._lifecycle import begin, cut_short, fail, finish, suspect, unfinished
 from hyperopt_hyperband._saving import save_trials
 from hyperopt_hyperband._stamps import issued_again
 from hyperopt_hyperband._trials import Algorithm, EarlyStop, Trials

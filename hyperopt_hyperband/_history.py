@@ -17,8 +17,8 @@ from hyperopt_hyperband._documents import (
     left_behind,
     outcome,
     vals_of,
-    write_stamp,
 )
+from hyperopt_hyperband._lifecycle import write_stamp
 from hyperopt_hyperband._promotion import BracketState, Done, Promote, Retry, Sample, Wait, decide
 from hyperopt_hyperband._schedule import Bracket, Budget, Schedule
 from hyperopt_hyperband._stamps import ANY, BracketKey, Space, follow, newest_schedule

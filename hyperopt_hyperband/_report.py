@@ -15,12 +15,19 @@ from hyperopt_hyperband import _tables
 from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._correlation import over_all
 from hyperopt_hyperband._documents import documents, stamp_of
-from hyperopt_hyperband._evaluations import Evaluation, Place, evaluations, incumbent_of
+from hyperopt_hyperband._evaluations import (
+    Evaluation,
+    Place,
+    evaluations,
+    incumbent_of,
+    labels_of,
+    told_apart,
+)
 from hyperopt_hyperband._history import first_full
 from hyperopt_hyperband._schedule import Budget, Schedule, multiples, shown
 from hyperopt_hyperband._space import Hyperparameter, hyperparameters
 from hyperopt_hyperband._stamps import newest_schedule
-from hyperopt_hyperband._tables import counted
+from hyperopt_hyperband._tables import clock, counted
 from hyperopt_hyperband._verdict import Correlation, advice
 
 Section = tuple[str, list[str], list[list[str]]]
@@ -235,7 +242,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
         rungs=_rungs(plan, own) if plan else (),
         evaluations=len(finished),
         configurations=configurations,
-        distinct=_distinct(own),
+        distinct=len({told_apart(e.vals, e.label) for e in own}),
         failed=sum(e.status == "failed" for e in own),
         pending=sum(e.status == "pending" for e in own),
         interrupted=len(everything) - len(alive),
@@ -251,7 +258,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
         evaluation_seconds=sum((end - begin).total_seconds() for begin, end in seconds),
         incumbent=best,
         parameters=best and _parameters(best, everything, space),
-        hyperparameters=_named(best, _labels(everything), known) if best else {},
+        hyperparameters=_named(best, labels_of(everything), known) if best else {},
         lowest=min(
             (e for e in everything if e.loss is not None), key=lambda e: (e.loss, e is not best), default=None
         ),
@@ -277,7 +284,7 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     """
     everything = evaluations(trials)
     known = {} if space is None else hyperparameters(space)
-    labels = _labels(everything)
+    labels = labels_of(everything)
     flat = []
     for e in everything:
         iteration, bracket, rung = e.place or (None, None, None)
@@ -299,18 +306,6 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     return flat
 
 
-def clock(seconds: float) -> str:
-    """A duration for people, in its two largest units."""
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    largest = next(i for i, (number, _) in enumerate(parts) if number)
-    return " ".join(f"{number} {unit}" for number, unit in parts[largest : largest + 2])
-
-
 def _parameters(best: Evaluation, everything: list[Evaluation], space: Any) -> Any:
     known = {} if space is None else hyperparameters(space)
     if not best.vals.keys() <= known.keys():
@@ -325,21 +320,10 @@ def _parameters(best: Evaluation, everything: list[Evaluation], space: Any) -> A
         return best.vals
 
 
-def _labels(everything: list[Evaluation]) -> list[str]:
-    """The hyperparameters of a run, but for the budget."""
-    budget = {e.label for e in everything}
-    return [label for label in dict.fromkeys(x for e in everything for x in e.vals) if label not in budget]
-
-
 def _named(e: Evaluation, labels: list[str], known: dict[str, Hyperparameter]) -> dict[str, Any]:
     """The active ones of these hyperparameters, choices by their options' names where these are known."""
     active = {label: e.vals[label] for label in labels if label in e.vals}
     return {label: known[label].shown(v) if label in known else v for label, v in active.items()}
-
-
-def _distinct(own: list[Evaluation]) -> int:
-    told_apart_by = {label for e in own for label in e.vals if label != e.label}
-    return len({tuple((label, e.vals.get(label)) for label in told_apart_by) for e in own})
 
 
 def _rungs(plan: Schedule, own: list[Evaluation]) -> tuple[RungReport, ...]:

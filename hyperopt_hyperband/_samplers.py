@@ -13,8 +13,9 @@ from hyperopt import pyll, rand
 from hyperopt.base import STATUS_OK, Domain, Trials, miscs_update_idxs_vals, trials_from_docs
 from hyperopt.pyll.base import Apply
 
-from hyperopt_hyperband._documents import Document, Vals, begin, finish, new_document, vals_of
-from hyperopt_hyperband._evaluations import Evaluation
+from hyperopt_hyperband._documents import Document, Vals, vals_of
+from hyperopt_hyperband._evaluations import Evaluation, Told, told_apart
+from hyperopt_hyperband._lifecycle import begin, finish, new_document
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget
 from hyperopt_hyperband._space import configurations
@@ -24,8 +25,6 @@ Suggest = Callable[..., Sequence[Document]]
 
 Drawn = tuple[Vals, bool]
 """A configuration, and whether a model has drawn it."""
-Told = frozenset[tuple[str, Any]]
-"""What tells a configuration from others."""
 
 FEW = 2000
 """In a space of up to so many configurations, none that has been at max_budget is drawn again while others
@@ -81,12 +80,12 @@ def model_of(sampler: Suggest | Model) -> Model:
 
 def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Iterator[Drawn]:
     """A model's draws that are not pending, until it has no more or has been asked TRIES times."""
-    pending = {_told_apart(e.vals, request.label) for e in request.evaluations if e.status == "pending"}
+    pending = {told_apart(e.vals, request.label) for e in request.evaluations if e.status == "pending"}
     for _ in range(TRIES):
         drawn = model.draw(replace(request, seed=int(rng.integers(2**31 - 1))))
         if drawn is None:
             return
-        if _told_apart(_active(drawn), request.label) not in pending:
+        if told_apart(_active(drawn), request.label) not in pending:
             yield drawn, True
 
 
@@ -112,7 +111,7 @@ def few_configurations(space: Apply, label: str | None) -> dict[Told, Vals] | No
     """All configurations of a space; None where they are more than FEW, or can't be counted."""
     every = configurations(space, label)
     found = [] if every is None else list(itertools.islice(every, FEW + 1))
-    return {_told_apart(_active(vals), label): vals for vals in found} if 0 < len(found) <= FEW else None
+    return {told_apart(_active(vals), label): vals for vals in found} if 0 < len(found) <= FEW else None
 
 
 def untried(
@@ -126,10 +125,10 @@ def untried(
 
     What is too rare to be drawn comes last.
     """
-    full = {_told_apart(e.vals, label) for e in known if e.budget is not None and e.budget >= max_budget}
+    full = {told_apart(e.vals, label) for e in known if e.budget is not None and e.budget >= max_budget}
     left = few.keys() - full or set(few)
     for drawn in itertools.chain(draws, ((vals, False) for vals in few.values())):
-        if (told := _told_apart(_active(drawn[0]), label)) in left:
+        if (told := told_apart(_active(drawn[0]), label)) in left:
             left.remove(told)
             yield drawn
         if not left:
@@ -194,8 +193,3 @@ def _ranked(request: Request) -> Trials:
 
 def _active(vals: Vals) -> dict[str, Any]:
     return {name: value[0] for name, value in vals.items() if len(value)}
-
-
-def _told_apart(active: Mapping[str, Any], label: str | None) -> Told:
-    """What tells a configuration from others: all but the budget."""
-    return frozenset((name, value) for name, value in active.items() if name != label)

@@ -13,7 +13,8 @@ from hyperopt.base import JOB_STATE_RUNNING
 from hyperopt.fmin import pickler
 
 from hyperopt_hyperband._call import shows_its_call
-from hyperopt_hyperband._documents import begin_again, copy_of
+from hyperopt_hyperband._documents import copy_of
+from hyperopt_hyperband._lifecycle import begin_again
 from hyperopt_hyperband._stamps import issued_again
 from hyperopt_hyperband._trials import EarlyStop, Trials, or_never
 from hyperopt_hyperband._writer import Writer

@@ -78,6 +78,11 @@ class Schedule:
         return f"budgets {shown(self.min_budget)} to {shown(self.max_budget)}, eta {self.eta:g}"
 
     @property
+    def integer(self) -> bool:
+        """Whether budgets are whole numbers."""
+        return isinstance(self.min_budget, int) and isinstance(self.max_budget, int)
+
+    @property
     def configurations(self) -> int:
         """Configurations drawn."""
         return sum(bracket.rungs[0].configurations for bracket in self.brackets)
@@ -179,7 +184,7 @@ def lower_maxima(plan: Schedule) -> Iterator[Schedule]:
     """The same with a smaller max_budget, a power of eta times min_budget: the largest first, down to eta."""
     for s in range(plan.brackets[0].s, 0, -1):
         max_budget = plan.min_budget * plan.eta**s
-        max_budget = math.ceil(max_budget) if _is_integer(plan) else float(f"{max_budget:.10g}")
+        max_budget = math.ceil(max_budget) if plan.integer else float(f"{max_budget:.10g}")
         if max_budget < plan.max_budget:
             yield schedule(plan.min_budget, max_budget, plan.eta)
 
@@ -188,12 +193,8 @@ def higher_minima(plan: Schedule) -> Iterator[Schedule]:
     """The same with a larger min_budget, which drops the brackets that start lowest, down to two brackets."""
     for s in range(plan.brackets[0].s - 1, 0, -1):
         min_budget = plan.max_budget / plan.eta**s
-        min_budget = _floor(min_budget, 1) if _is_integer(plan) else float(f"{min_budget:.10g}")
+        min_budget = _floor(min_budget, 1) if plan.integer else float(f"{min_budget:.10g}")
         yield schedule(min_budget, plan.max_budget, plan.eta)
-
-
-def _is_integer(plan: Schedule) -> bool:
-    return isinstance(plan.min_budget, int) and isinstance(plan.max_budget, int)
 
 
 @functools.lru_cache(typed=True)

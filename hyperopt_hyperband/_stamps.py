@@ -185,7 +185,7 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
     fit: list[Document] = []
     for document in own:
         its = document["misc"]["hyperband"]
-        if not 0 <= its["bracket"] < len(schedule.brackets) or not 0 <= its["rung"] <= its["bracket"]:
+        if its["bracket"] >= len(schedule.brackets):
             continue
         key = its["run"], (its["iteration"], its["bracket"])
         state = places.setdefault(key, BracketState(tuple({} for _ in range(its["bracket"] + 1))))

@@ -1,4 +1,4 @@
-"""Tables for people: as lines of text, and as HTML for a notebook."""
+"""Tables for people, as lines of text and as HTML for a notebook; numbers and durations in words."""
 
 from __future__ import annotations
 
@@ -27,3 +27,15 @@ def markup(title: str, header: Row, rows: Sequence[Row]) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural where it is not 1."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """A duration for people, in its two largest units."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    largest = next(i for i, (number, _) in enumerate(parts) if number)
+    return " ".join(f"{number} {unit}" for number, unit in parts[largest : largest + 2])

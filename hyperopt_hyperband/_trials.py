@@ -17,25 +17,21 @@ from hyperopt_hyperband._best_model import keep_best
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
-    begin_again,
     budget_of,
     copy_of,
     documents,
-    fail,
-    give_up,
     is_outside,
     is_unfinished,
     left_behind,
-    new_document,
     outcome,
     own_options,
     stamp_of,
     tid_of,
-    unused,
     vals_of,
 )
 from hyperopt_hyperband._evaluations import argmin, evaluations, incumbent, incumbent_of
 from hyperopt_hyperband._history import first_full
+from hyperopt_hyperband._lifecycle import begin_again, fail, give_up, new_document, unused
 from hyperopt_hyperband._objective import wants_of
 from hyperopt_hyperband._points import vals_of_point
 from hyperopt_hyperband._progress import Bar

@@ -72,9 +72,8 @@ def advice(plan: Schedule, correlations: Sequence[Correlation]) -> str | None:
     if not misleading:
         return None
     full, worst = plan.max_budget, misleading[-1]
-    whole = isinstance(full, int) and isinstance(plan.min_budget, int)
     for highest, eta in ((worst.high, plan.eta), (full, 2)):
-        raised = min(highest, _down(full / eta, whole=whole))
+        raised = min(highest, _down(full / eta, whole=plan.integer))
         if raised > 1.01 * worst.low and len(brackets := schedule(raised, full, eta).brackets) > 1:
             lower = "" if eta == plan.eta else f" and lower eta to {eta}"
             return f"raise min_budget to {shown(raised)}{lower}: {len(brackets)} brackets are left"

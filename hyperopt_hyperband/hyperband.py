@@ -14,18 +14,10 @@ from hyperopt_hyperband import _schedule
 from hyperopt_hyperband._ask_tell import ask, parameters, tell
 from hyperopt_hyperband._best_model import best_model, keep_best
 from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node, more_brackets, schedule
-from hyperopt_hyperband._documents import (
-    Document,
-    Vals,
-    disown,
-    give_up,
-    in_spark,
-    new_document,
-    numbered,
-    unused,
-)
+from hyperopt_hyperband._documents import Document, Vals, in_spark
 from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
 from hyperopt_hyperband._history import History, read
+from hyperopt_hyperband._lifecycle import disown, give_up, new_document, numbered, unused
 from hyperopt_hyperband._objective import NO_TRIAL, Wants, check_objective, sees_trial, wants_of, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
 from hyperopt_hyperband._report import records, report
@@ -47,6 +39,7 @@ from hyperopt_hyperband._schedule import Budget, Schedule
 from hyperopt_hyperband._space import configurations, hyperparameters
 from hyperopt_hyperband._stamps import BracketKey, check_labels, space_of
 from hyperopt_hyperband._stopping import no_progress, stop_after
+from hyperopt_hyperband._tables import counted
 from hyperopt_hyperband._trials import Trials as OwnTrials
 from hyperopt_hyperband._values import as_number
 from hyperopt_hyperband._warn import warn
@@ -290,7 +283,7 @@ def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, rando
     distinct = sum(1 for _ in itertools.islice(every, plan.configurations))
     if 0 < distinct < plan.configurations:
         warn(
-            f"the space has {distinct} distinct configuration{'s' * (distinct > 1)}, fewer than the "
+            f"the space has {counted(distinct, 'distinct configuration')}, fewer than the "
             f"{plan.configurations} that one Hyperband iteration draws: a full grid, each of them once at "
             f"max_budget, costs {distinct} x max_budget, and one Hyperband iteration of the planned size "
             f"{plan.total_budget / plan.max_budget:.3g} x max_budget. Until all have been at max_budget, "

@@ -216,10 +216,8 @@ def hyperparameters(
         A label that no evaluation has, or another number of Axes than of hyperparameters.
     """
     everything = read.evaluations(trials)
-    present = list(dict.fromkeys(label for e in everything for label in e.vals))
-    if labels is None:
-        holding = {e.label for e in everything}
-        labels = [label for label in present if label not in holding]
+    present = {label for e in everything for label in e.vals}
+    labels = read.labels_of(everything) if labels is None else labels
     if unknown := [label for label in labels if label not in present]:
         raise ValueError(f"labels={unknown!r} are in no evaluation: pass some of {sorted(present)}")
     panels = _panels(ax, len(labels))

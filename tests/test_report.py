@@ -18,7 +18,7 @@ from simulator import Simulation
 
 from hyperopt_hyperband import Trials as OwnTrials
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband._report import clock
+from hyperopt_hyperband._tables import clock
 
 PLAN = hyperband.schedule(1, 9)
 ITERATION = PLAN.evaluations

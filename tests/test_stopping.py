@@ -14,7 +14,7 @@ from hyperopt.exceptions import AllTrialsFailed
 from hyperopt.fmin import generate_trials_to_calculate
 from simulator import Simulation
 
-from hyperopt_hyperband import ExecutorTrials, _documents, _stopping, bohb, hyperband
+from hyperopt_hyperband import ExecutorTrials, _lifecycle, _stopping, bohb, hyperband
 from hyperopt_hyperband._history import completed_iterations
 
 ITERATION = hyperband.schedule(1, 9).evaluations
@@ -236,7 +236,7 @@ class Clock:
     def __init__(self, monkeypatch):
         self.seconds = 0
         monkeypatch.setattr(import_module("hyperopt.fmin"), "coarse_utcnow", self.now)
-        monkeypatch.setattr(_documents, "coarse_utcnow", self.now)
+        monkeypatch.setattr(_lifecycle, "coarse_utcnow", self.now)
         monkeypatch.setattr(_stopping.time, "monotonic", lambda: self.seconds)
 
     def now(self):
