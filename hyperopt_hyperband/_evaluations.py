@@ -109,7 +109,7 @@ def evaluations(
     overtaken = False
     for document in reversed((*before, *new)):
         status = _status(document)
-        alone = left == [document] and not trials.asynchronous
+        alone = len(left) == 1 and document is left[0] and not trials.asynchronous
         if id(document) in interrupted or (alone and overtaken) or is_cut_short(document):
             status = "interrupted"
         overtaken |= not is_new(document)
