@@ -77,7 +77,7 @@ class Space:
         Those of other labels are another matter.
         """
         its, vals = document["misc"]["hyperband"], vals_of(document)
-        if its["space"] == self.name or vals.keys() != self.labels:
+        if its["space"] == self.name or set(vals) != self.labels:  # keys() is a list in BSON
             return True
         return self.has(vals) and (not self.options or self.chosen(vals) == its.get("options"))
 
@@ -108,7 +108,7 @@ def could_draw(domain: Domain, document: Document) -> bool:
         return space_of(domain, its.get("label")).holds(document)
     label = next((str(name) for name in domain.params if isinstance(name, BudgetLabel)), None)
     vals = vals_of(document)
-    return vals.keys() != domain.params.keys() or contains(domain.expr, vals, label)
+    return set(vals) != domain.params.keys() or contains(domain.expr, vals, label)
 
 
 ANY = Space(0, lambda _: True)

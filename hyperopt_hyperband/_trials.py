@@ -167,7 +167,7 @@ def _sort_out(trials: Trials, domain: Domain) -> None:
     begin_again(trials)
     for document in [each for each in documents(trials) if is_unfinished(each, trials)]:
         if stamp_of(document) is not None:
-            check_labels(vals_of(document).keys(), domain)
+            check_labels(set(vals_of(document)), domain)
         if not could_draw(domain, document):
             fail(document, ValueError("outside the space of this fmin"))
             logger.warning("trial %s lies outside the space, and is not evaluated", tid_of(document))

@@ -173,7 +173,7 @@ def test_a_run_is_the_planned_one_whatever_fails(by_hand, objective):
     assert [rung.evaluations for rung in report.rungs] == [9, 3, 1, 5, 1, 3]
     assert sum(rung.failed for rung in report.rungs) == failed
     if objective is not failing_at_the_top:
-        assert space_eval(SPACE, hyperband.argmin(mongo_trials()))["x"] == report.incumbent.vals["x"][0]
+        assert space_eval(SPACE, hyperband.argmin(mongo_trials()))["x"] == report.incumbent.vals["x"]
 
 
 def test_a_failed_evaluation_is_the_same_in_every_reader(by_hand):
