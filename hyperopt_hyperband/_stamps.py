@@ -143,18 +143,23 @@ def follow(trials: Trials, schedule: Schedule, space: Space) -> Followed:
     found = Followed()
     chains: dict[BracketKey, list[Document]] = {}
     moved: dict[int, int] = {}  # where documents are that may not be at their own positions
-    for ago, position in enumerate(newest_first(trials)):
+    behind: list[int] = []  # the positions of what is passed over on the way to the newest of the run
+    for position in newest_first(trials):
         newest = stamp_of(everything[position])
         if newest is None or "foreign" in newest:
+            behind.append(position)
             continue
         if _is_of(schedule, newest):
             try:
+                if any(_is_out_of_order(everything, position, other) for other in behind):
+                    raise LookupError("documents have moved: the newest of the run may lie anywhere")
                 chains = _linked(everything, position, space)
-                found.linked = ago == 0
+                found.linked = not behind
             except (LookupError, TypeError, ValueError):
                 chains, found.misfits = _counting(trials, schedule, space)
                 moved = {id(document): i for i, document in enumerate(everything)}
             break
+        behind.append(position)
         found.foreign += 1
     for key in sorted(chains, key=_order):
         chain = found.chains[key] = chains[key]
@@ -226,6 +231,15 @@ def _identity(document: Document) -> tuple[Any, ...]:
     if (its := stamp_of(document)) is None:
         return (repr(sorted(active_of(document).items())),)
     return tuple(its[name] for name in ("run", "iteration", "bracket", "rung", "config"))
+
+
+def _is_out_of_order(everything: list[Document], one: int, other: int) -> bool:
+    """Whether a document is at another position than its own, or was there before one that lies before it."""
+    its = stamp_of(everything[other])
+    if its is not None:
+        return bool(its["position"] != other)
+    earlier, later = everything[one]["tid"], everything[other]["tid"]
+    return isinstance(earlier, int) and isinstance(later, int) and later < earlier
 
 
 def _linked(everything: list[Document], newest: int, space: Space) -> dict[BracketKey, list[Document]]:

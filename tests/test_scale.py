@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
@@ -327,6 +328,22 @@ def test_two_documents_in_the_wrong_order_are_noticed():
     documents = trials._dynamic_trials
     documents[-2:] = documents[:-3:-1]
     assert read(trials, PLAN).brackets == expected
+
+
+@pytest.mark.parametrize("of", ["rand", "another schedule"])
+def test_a_run_of_which_the_newest_documents_lie_before_older_ones_is_read_in_whole(of):
+    trials = Trials()
+    other = rand.suggest if of == "rand" else partial(hyperband.suggest, eta=OTHER_ETA)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for tid in range(6):
+            [doc] = (other if tid < 3 else hyperband.suggest)([tid], DOMAIN, trials, tid)
+            doc["state"], doc["result"] = JOB_STATE_DONE, {"status": STATUS_OK, "loss": float(tid)}
+            trials._dynamic_trials.append(doc)
+    documents = trials._dynamic_trials
+    documents[:] = [documents[i] for i in (4, 5, 0, 3, 1, 2)]  # the fourth is where it was
+    [bracket] = read(trials, PLAN).brackets.values()
+    assert sorted(bracket.rungs[0]) == [3, 4, 5]
 
 
 def test_ids_need_be_no_numbers():
