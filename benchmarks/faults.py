@@ -9,6 +9,9 @@ checks the promises at every suggestion: a run ends; each document counts once; 
 planned; what is promoted is among the best of the rung below; nothing outside the present space is issued; a
 disruption is told once; reports and records can always be read.
 
+Half of the spaces have branches, with one budget, with several and with none; in half of the simulations
+configurations stop early, so that their results are final.
+
 Faults: evaluations that fail in one of eight ways, restarts (the run goes on with pickled or BSON documents),
 interrupted evaluations, lost documents, disorder, runs that are joined with this one, documents read back
 through JSON or BSON, and changes of the space.
@@ -65,6 +68,8 @@ def drawn(seed: int) -> tuple[str, Disrupted]:
         serial=driver == "serial",
         asks=driver == "ask and tell",
         disruptions=rng.randint(2, 8),
+        finals=rng.choice([0.0, 0.0, 0.3, 1.0]),
+        knobs=rng.choice([0, 0, 1, 2]),
         algo=ALGORITHMS[algorithm],
         iterations=rng.choice([1, 2]),
         seed=seed,

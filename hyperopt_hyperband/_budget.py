@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 from hyperopt.base import Domain
@@ -12,8 +13,17 @@ from hyperopt.pyll.base import Apply
 
 from hyperopt_hyperband import _schedule
 from hyperopt_hyperband._call import shows_its_call
-from hyperopt_hyperband._schedule import Budget, Schedule, positive
-from hyperopt_hyperband._space import BudgetLabel, Hyperparameter, expression_over, hyperparameters
+from hyperopt_hyperband._documents import Vals
+from hyperopt_hyperband._history import Held
+from hyperopt_hyperband._schedule import Bracket, Budget, Schedule, positive, positive_number, shown
+from hyperopt_hyperband._space import (
+    BudgetLabel,
+    Hyperparameter,
+    budgets_together,
+    expression_over,
+    hyperparameters,
+)
+from hyperopt_hyperband._values import as_number
 
 MIN_BUDGET, MAX_BUDGET = 1, 81
 """The bounds where neither the space nor the options nor the objective give any."""
@@ -22,13 +32,84 @@ DEFAULT_IS_FULL = "the default is the full budget, at which other algorithms eva
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetRange:
-    """The budgets of a run: their bounds, the label that holds them (None: there is none), their rounding."""
+class Knob:
+    """One hyperparameter that holds the budget: a node of `hyperband.budget`, or one of the space."""
 
-    label: str | None
+    label: str
     min_budget: Budget
     max_budget: Budget
     step: Budget | None = None
+
+    def at(self, share: float) -> Budget:
+        """Its value at a share of the full budget: rounded to its step, not below its own minimum."""
+        if share >= 1:
+            return self.max_budget
+        value = share * self.max_budget
+        if self.step is not None:
+            value = round(value / self.step) * self.step
+        return max(self.min_budget, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """The budgets of a run.
+
+    Attributes
+    ----------
+    knobs : what holds them, at most one active in a configuration; empty: nothing does
+    min_budget, max_budget, step : those of the schedule; with several knobs, shares of the full budget
+    """
+
+    knobs: tuple[Knob, ...]
+    min_budget: Budget
+    max_budget: Budget
+    step: Budget | None = None
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """What holds the budget."""
+        return frozenset(knob.label for knob in self.knobs)
+
+    @property
+    def maxima(self) -> dict[str, Budget | None]:
+        """Each label's own maximum where rungs are shares of it; else None."""
+        return {knob.label: knob.max_budget if self.in_shares else None for knob in self.knobs}
+
+    @property
+    def in_shares(self) -> bool:
+        """Whether rungs are shares of the full budget."""
+        return len(self.knobs) > 1
+
+    def plan(self, eta: Budget) -> Schedule:
+        """One Hyperband iteration."""
+        plan = _schedule.schedule(self.min_budget, self.max_budget, eta, step=self.step)
+        if not self.in_shares:
+            return plan
+        names = [f"{k.label} ({shown(k.min_budget)} to {shown(k.max_budget)})" for k in self.knobs]
+        return replace(plan, shares_of=" and ".join(names))
+
+    def held(self, vals: Vals, bracket: Bracket, rung: int) -> Held:
+        """The budget of a configuration at a rung. Raises ValueError where two are active."""
+        budget = bracket.rungs[rung].budget
+        active = [knob for knob in self.knobs if len(vals[knob.label])]
+        if len(active) > 1:
+            raise ValueError(_together([knob.label for knob in active]))
+        full = self.max_budget
+        if not active:
+            return Held(budget, final=bool(self.knobs), full=full if self.in_shares else None)
+        [knob] = active
+        if not self.in_shares:
+            return Held(budget, knob.label)
+        value = knob.at(budget)
+        alike = [other.budget for other in bracket.rungs if knob.at(other.budget) == value]
+        return Held(value, knob.label, full=knob.max_budget, until=alike[-1] if alike[-1] > budget else None)
+
+
+def _together(labels: Sequence[str]) -> str:
+    return (
+        f"the space has more than one budget, {list(labels)}: keep one, its node used twice, since both are "
+        "active in one configuration; or put each into an option of its own of an hp.choice"
+    )
 
 
 @shows_its_call
@@ -36,6 +117,12 @@ def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
     """The budget as a node of the space.
 
     Under `hyperband.suggest` it holds the trial's budget; under every other algorithm max_budget.
+
+    A space may have several, each with its own bounds (trees of a forest, epochs of a network), in branches
+    of which one is active. The rungs are then shares of the full budget, from the smallest min_budget /
+    max_budget to 1: each node holds that share of its own max_budget, rounded where its bounds are ints, and
+    at least its min_budget. A configuration in which no budget is active is trained in full at once: its
+    result is final.
 
     A point of our Trials may leave it out. One of fmin's own `points_to_evaluate` has to give it, as a rule
     {label: max_budget}: what that leaves out, Hyperopt meets with an AssertionError without text.
@@ -69,7 +156,7 @@ def schedule(
     min_budget: Budget, max_budget: Budget, eta: Budget = 3, *, step: Budget | None = None
 ) -> Schedule: ...
 @overload
-def schedule(min_budget: Any, *, budget: str | None = None, eta: Budget = 3) -> Schedule: ...
+def schedule(min_budget: Any, *, budget: str | Sequence[str] | None = None, eta: Budget = 3) -> Schedule: ...
 @shows_its_call
 def schedule(
     min_budget: Any,
@@ -77,7 +164,7 @@ def schedule(
     eta: Budget = 3,
     *,
     step: Budget | None = None,
-    budget: str | None = None,
+    budget: str | Sequence[str] | None = None,
 ) -> Schedule:
     """Plan one Hyperband iteration, from two bounds or from a space: `schedule(1, 81)`, `schedule(space)`.
 
@@ -85,7 +172,8 @@ def schedule(
     evaluates floor(n * eta^-i) of them at budget max_budget * eta^(i - s), s_max being the largest s with
     min_budget * eta^s <= max_budget. (The paper's Table 1 starts its brackets with 81, 27, 9, 6, 5
     configurations where Algorithm 1 gives 81, 34, 15, 8, 5: its authors' code rounds down
-    inside the bracket.)
+    inside the bracket.) What it counts is the most that an iteration takes: a final result needs no
+    evaluation at higher budgets, and what has failed is not promoted.
 
     Parameters
     ----------
@@ -99,9 +187,9 @@ def schedule(
     step : int or float, optional
         Budgets are rounded to multiples of it; the top rung stays at max_budget. Default 1 for ints,
         no rounding for floats; a space brings its own.
-    budget : str, optional
-        With a space: the label of its hyperparameter that is the budget, as in `hyperband.suggest`. Default:
-        its `hyperband.budget` node.
+    budget : str or list of str, optional
+        With a space: the label of its hyperparameter that is the budget, as in `hyperband.suggest`, or
+        several. Default: its `hyperband.budget` nodes.
 
     Raises
     ------
@@ -123,69 +211,78 @@ def schedule(
                 f"{name}={value!r} beside a space, whose budget gives it: pass budget and eta alone, by name"
             )
     found = find_budget(Domain(None, min_budget), budget)
-    if found.label is None:
+    if not found.knobs:
         raise ValueError(
             "the space has no budget: put hyperband.budget(label, min_budget, max_budget) into it, or name "
             "one of its hyperparameters with budget=label; else pass the bounds, as in schedule(1, 81)"
         )
-    return _schedule.schedule(found.min_budget, found.max_budget, eta, step=found.step)
+    return found.plan(eta)
 
 
 def has_node(domain: Domain) -> bool:
     """Whether the space has a budget node, so that the parameters alone tell the budget."""
-    return any(isinstance(label, BudgetLabel) for label in domain.params)
+    return bool(_nodes(domain))
 
 
 def find_budget(
     domain: Domain,
-    label: str | None,
+    budget: str | Sequence[str] | None,
     min_budget: Budget | None = None,
     max_budget: Budget | None = None,
     default: Budget | None = None,
-) -> BudgetRange:
-    """The budget of a space: its budget node, the hyperparameter of the given label, or none.
+) -> Budgets:
+    """The budgets of a space: its budget nodes, and the hyperparameters of the given labels.
 
     Where there is none, the bounds are those of the options, and by default MIN_BUDGET and what the objective
     has as its default for the budget, or MAX_BUDGET.
 
     Raises ValueError where the options name no such hyperparameter, or where options, space and objective
-    contradict each other, or an expression of the space changes the budget.
+    contradict each other, an expression of the space changes a budget, or two are active at once.
     """
-    if label is not None and not isinstance(label, str):
-        raise ValueError(f"budget={label!r}: pass the label of a hyperparameter, a str")
-    nodes = [name for name in domain.params if isinstance(name, BudgetLabel)]
-    labels = {str(name) for name in nodes} | ({label} if label is not None else set())
-    if len(labels) > 1:
-        raise ValueError(f"the space has more than one budget, {sorted(labels)}: keep one")
-    if nodes:
-        found = BudgetRange(str(nodes[0]), nodes[0].min_budget, nodes[0].max_budget)
-    elif label is not None:
-        found = _labelled(domain, label)
-    else:
+    named = [budget] if isinstance(budget, str) else [] if budget is None else budget
+    if not isinstance(named, list | tuple) or not all(isinstance(label, str) for label in named):
+        raise ValueError(f"budget={budget!r}: pass the label of a hyperparameter, a str, or a list of labels")
+    nodes = {str(n): Knob(str(n), n.min_budget, n.max_budget, _step(n)) for n in _nodes(domain)}
+    labels = frozenset({*nodes, *named})
+    if together := budgets_together(domain.expr, labels):
+        raise ValueError(_together(together))
+    knobs = tuple(nodes[each] if each in nodes else _labelled(domain, each) for each in sorted(labels))
+    if not knobs:
         return _unlabelled(default, min_budget, max_budget)
-    if default is not None and not math.isclose(default, found.max_budget, rel_tol=1e-9):
-        raise ValueError(
-            f"the objective's default budget={default!r} contradicts the space, where {found.label!r} gives "
-            f"max_budget={found.max_budget!r}: {DEFAULT_IS_FULL}"
-        )
-    if expression := expression_over(domain.expr, found.label):
-        raise ValueError(
-            f"budget={found.label!r} stands in the expression {expression}, so the objective would not get "
-            "the budget: let it stand bare, or under int, float or round, and compute in the objective"
-        )
-    for name, asked, given in [
-        ("min_budget", min_budget, found.min_budget),
-        ("max_budget", max_budget, found.max_budget),
-    ]:
-        if asked is not None and asked != given:
+    for knob in knobs:
+        if default is not None and not math.isclose(default, knob.max_budget, rel_tol=1e-9):
             raise ValueError(
-                f"{name}={asked!r} contradicts the space, where {found.label!r} gives {given!r}: "
-                "leave the option out, or change the space"
+                f"the objective's default budget={default!r} contradicts the space, where {knob.label!r} "
+                f"gives max_budget={knob.max_budget!r}: {DEFAULT_IS_FULL}"
             )
-    return found
+        if expression := expression_over(domain.expr, knob.label):
+            raise ValueError(
+                f"budget={knob.label!r} stands in the expression {expression}, so the objective would not "
+                "get the budget: let it stand bare, or under int, float or round; compute in the objective"
+            )
+        for name, asked, given in [
+            ("min_budget", min_budget, knob.min_budget),
+            ("max_budget", max_budget, knob.max_budget),
+        ]:
+            if asked is not None and asked != given:
+                raise ValueError(
+                    f"{name}={asked!r} contradicts the space, where {knob.label!r} gives {given!r}: "
+                    "leave the option out, or change the space"
+                )
+    if len(knobs) > 1:
+        return Budgets(knobs, min(knob.min_budget / knob.max_budget for knob in knobs), 1.0)
+    return Budgets(knobs, knobs[0].min_budget, knobs[0].max_budget, knobs[0].step)
 
 
-def _unlabelled(default: Budget | None, min_budget: Budget | None, max_budget: Budget | None) -> BudgetRange:
+def _nodes(domain: Domain) -> list[BudgetLabel]:
+    return [label for label in domain.params if isinstance(label, BudgetLabel)]
+
+
+def _step(node: BudgetLabel) -> Budget | None:
+    return 1 if isinstance(node.min_budget, int) and isinstance(node.max_budget, int) else None
+
+
+def _unlabelled(default: Budget | None, min_budget: Budget | None, max_budget: Budget | None) -> Budgets:
     if default is not None and max_budget is not None and positive("max_budget", max_budget) != default:
         raise ValueError(
             f"max_budget={max_budget!r} contradicts the objective's default budget={default!r}: "
@@ -196,15 +293,21 @@ def _unlabelled(default: Budget | None, min_budget: Budget | None, max_budget: B
             f"the objective's default budget={default!r} is the full budget, not above min_budget, which is "
             f"{MIN_BUDGET} where none is given: pass a min_budget, or make the default the full budget"
         )
-    return BudgetRange(
-        None,
+    return Budgets(
+        (),
         MIN_BUDGET if min_budget is None else min_budget,
         max_budget if max_budget is not None else default if default is not None else MAX_BUDGET,
     )
 
 
-def more_brackets(plan: Schedule, step: Budget | None) -> str:
+def more_brackets(plan: Schedule, budgets: Budgets) -> str:
     """The numbers nearest to those of a schedule with a single bracket that make two or more, as text."""
+    step = budgets.step
+    if budgets.in_shares:
+        knob = min(budgets.knobs, key=lambda knob: knob.min_budget / knob.max_budget)
+        low = knob.max_budget / plan.eta
+        low = low if knob.step is None else math.floor(low / knob.step * (1 + 1e-9)) * knob.step
+        return f"{shown(low)} or less as min_budget of {knob.label!r}"
 
     def least(eta: Budget) -> Budget:
         """The largest min_budget that leaves two brackets; 0: there is none."""
@@ -219,16 +322,22 @@ def more_brackets(plan: Schedule, step: Budget | None) -> str:
     return ", or ".join(ways) or f"min_budget={least(2)} or less and eta=2"
 
 
-def _labelled(domain: Domain, label: str) -> BudgetRange:
+def _labelled(domain: Domain, label: str) -> Knob:
     known = hyperparameters(domain.expr)
     if label not in known:
         raise ValueError(f"budget={label!r} is not in the space: pass one of {sorted(known)}")
     if known[label].is_choice or known[label].decides:
-        raise ValueError(f"budget={label!r} is a choice: pass the label of a numeric hyperparameter")
-    return _range(known[label])
+        numbers = [as_number(option) for option in known[label].options or ()]
+        ordered = numbers and all(positive_number(each) is not None for each in numbers)
+        node = f"hyperband.budget({label!r}, {min(numbers)}, {max(numbers)})" if ordered else ""
+        raise ValueError(
+            f"budget={label!r} is a choice: pass the label of a numeric hyperparameter"
+            + f", or put {node} in its place" * bool(node)
+        )
+    return _knob(known[label])
 
 
-def _range(hyperparameter: Hyperparameter) -> BudgetRange:
+def _knob(hyperparameter: Hyperparameter) -> Knob:
     label, drawn = hyperparameter.label, hyperparameter.distribution
     low, high, step = drawn.low, drawn.high, drawn.step
     if low is None or high is None:
@@ -246,4 +355,4 @@ def _range(hyperparameter: Hyperparameter) -> BudgetRange:
             f"budget={label!r} goes from {low!r} to {high!r} in the space: a budget is positive; give it "
             "other bounds, or use hyperband.budget(label, min_budget, max_budget)"
         )
-    return BudgetRange(label, low, high, step)
+    return Knob(label, low, high, step)

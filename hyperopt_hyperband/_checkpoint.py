@@ -70,7 +70,7 @@ def slot_of_trial(ctrl: Ctrl, folder: Path | None) -> Slot | None:
         return None
     below = unpacked(attached_to(ctrl.trials, stamp["below"], NAME)) if "below" in stamp else None
     own = str(Path(below).parent) if isinstance(below, str) else f"{stamp['config']}-{uuid.uuid4().hex}"
-    return Slot(folder, below, own, budget, stamp["max_budget"])
+    return Slot(folder, below, own, budget, stamp.get("full", stamp["max_budget"]))
 
 
 def slot_of_parameters(

@@ -4,7 +4,7 @@ No other module touches a document's fields, but for `_lifecycle`, which writes 
 `_history`, which walk from stamp to stamp.
 What Hyperband adds to Hyperopt's own fields:
 
-    misc["budget"]       what the evaluation may spend
+    misc["budget"]       what the evaluation may spend, in the unit of its node
     misc["hyperband"]    its stamp
         iteration, bracket, rung      its place in the schedule
         config                        the tid of its configuration's first evaluation
@@ -14,6 +14,9 @@ What Hyperband adds to Hyperopt's own fields:
         position, since, before, open links, see `_stamps`
         below                         a promotion's: the tid of the evaluation at the rung below
         label                         the hyperparameter that holds the budget, where one does
+        share, full                   where a space has several: the rung's share of the full budget, and that
+        stands_for                    the budget of a higher rung at which the evaluation would be the same
+        final                         1: its space has a budget that is not active in this configuration
         options                       a number that stands for the names of the options chosen
         by_model                      1: a model has drawn the configuration
         foreign                       "run" or "space": not of that, whatever the rest says
@@ -27,7 +30,7 @@ import math
 import reprlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from hyperopt.base import (
     JOB_STATE_CANCEL,
@@ -43,7 +46,7 @@ from hyperopt.base import (
 
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget
-from hyperopt_hyperband._values import FLAT, SEQUENCES, flat, time_of
+from hyperopt_hyperband._values import FLAT, SEQUENCES, flag, flat, number, time_of
 
 Document = dict[str, Any]
 Vals = dict[str, list[Any]]
@@ -212,8 +215,43 @@ def active_of(document: Document) -> dict[str, Any]:
 
 
 def budget_of(document: Document) -> Budget | None:
-    """What the evaluation may spend; None where Hyperband has not issued it."""
+    """What the evaluation may spend, in its own unit; None where Hyperband has not issued it."""
     return document["misc"].get("budget")  # type: ignore[no-any-return]
+
+
+class Reach(NamedTuple):
+    """How far up its schedule an evaluation counts.
+
+    Attributes
+    ----------
+    budget : of its rung, by which evaluations compare: a share where its space has several; None: not known
+    stands_for : the largest budget at which its result is known
+    final : its result is what any higher budget would give: it says so, or no budget is active
+    """
+
+    budget: Budget | None
+    stands_for: Budget | None
+    final: bool
+
+
+def reach_of(document: Document, its: Mapping[str, Any] | None) -> Reach:
+    """How far an evaluation with this stamp counts."""
+    final = flag(result_of(document).get("final"))
+    if its is None:
+        return Reach(None, None, final)
+    budget = number(its.get("share", budget_of(document)))
+    final = final or "final" in its
+    return Reach(budget, its["max_budget"] if final else number(its.get("stands_for")) or budget, final)
+
+
+def level_of(document: Document) -> Budget | None:
+    """The budget of its rung, by which evaluations compare: a share where its space has several."""
+    return reach_of(document, stamp_of(document)).budget
+
+
+def known_at(document: Document) -> Budget | None:
+    """The largest budget of its schedule at which an evaluation's result is known; None without a stamp."""
+    return reach_of(document, stamp_of(document)).stands_for
 
 
 def stamp_of(document: Document) -> dict[str, Any] | None:

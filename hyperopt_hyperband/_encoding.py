@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,8 @@ class Axis:
         return values if self.step is None else np.round(values / self.step) * self.step
 
 
-def axes(domain: Domain, budget_label: str | None) -> list[Axis]:
-    """The hyperparameters of a space.
+def axes(domain: Domain, budgets: Collection[str]) -> list[Axis]:
+    """The hyperparameters of a space; budgets: the labels of those that hold the budget.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def axes(domain: Domain, budget_label: str | None) -> list[Axis]:
         A distribution whose parameters are expressions.
     """
     return [
-        Axis(label, budget=True) if label == budget_label else _axis(known)
+        Axis(label, budget=True) if label in budgets else _axis(known)
         for label, known in hyperparameters(domain.expr).items()
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from hyperopt.exceptions import AllTrialsFailed
 from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import (
     Document,
+    Reach,
     active_of,
     budget_of,
     documents,
@@ -22,8 +23,10 @@ from hyperopt_hyperband._documents import (
     is_cut_short,
     is_new,
     is_outside,
+    known_at,
     left_behind,
     outcome,
+    reach_of,
     stamp_of,
     tid_of,
     times_of,
@@ -49,8 +52,11 @@ class Evaluation:
     ----------
     tid, config : its id, and the tid of its configuration's first evaluation
     place : where in the schedule; None for a foreign trial
-    budget : that of a foreign trial is what its budget label holds, within the bounds of the run, or else
-        max_budget; None where no schedule is known
+    budget : a share of the full one where the space has several; that of a foreign trial is what its budget
+        label holds, within the bounds of the run, or else max_budget; None where no schedule is known
+    held : what it may spend, in the unit of its node: the budget, where that is no share
+    stands_for : the largest budget at which its result is known: its own, or that of a higher rung
+    final : its result is what any higher budget would give
     status : "interrupted" where it was cut short: it counts no more, or not yet
     loss : finite where the status is "ok", else None
     vals : the active hyperparameters by label, a choice as its index, or as its option's name where the
@@ -64,6 +70,9 @@ class Evaluation:
     config: Hashable
     place: Place | None
     budget: Budget | None
+    held: Budget | None
+    stands_for: Budget | None
+    final: bool
     status: Status
     loss: float | None
     vals: dict[str, Any]
@@ -83,7 +92,7 @@ def evaluations(
     issued: Iterable[Document] = (),
     *,
     schedule: Schedule | None = None,
-    label: str | None = None,
+    maxima: Mapping[str, Budget | None] | None = None,
 ) -> list[Evaluation]:
     """All evaluations, then those issued but not yet among the trials, in the order of the run.
 
@@ -91,9 +100,9 @@ def evaluations(
     ----------
     trials : hyperopt.Trials
         Of any kind and in any state.
-    schedule, label : optional
-        Those of the run, label being the hyperparameter that holds the budget. Default: as the stamps tell.
-        Evaluations of other schedules are foreign trials.
+    schedule, maxima : optional
+        Those of the run, maxima by the labels that hold its budgets: each one's own where rungs are shares,
+        else None. Default: as the stamps tell. Evaluations of other schedules are foreign trials.
     """
     before, new = documents(trials), list(issued)
     plan = schedule or newest_schedule(trials)
@@ -101,10 +110,11 @@ def evaluations(
     interrupted = set(map(id, issued_again(trials)))
     left = [d for d in before if left_behind(d) and id(d) not in interrupted]  # several are at work elsewhere
     stamps = [(d, its) for d in (*before, *new) if (its := stamp_of(d)) is not None]
-    labels = {its["label"] for _, its in stamps if "label" in its} | ({label} if label is not None else set())
+    known = {its["label"]: its.get("full") for _, its in stamps if "label" in its} | dict(maxima or {})
     # What is only pending says nothing of what a full budget was.
-    evaluated = (its["max_budget"] for d, its in stamps if _status(d) == "ok")
-    full = schedule.max_budget if schedule else max(evaluated, default=plan.max_budget if plan else None)
+    alike = [(d, its) for d, its in stamps if not plan or ("share" in its) == bool(plan.shares_of)]
+    evaluated = (its["max_budget"] for d, its in alike if _status(d) == "ok")
+    highest = schedule.max_budget if schedule else max(evaluated, default=plan.max_budget if plan else None)
     found: list[Evaluation] = []
     overtaken = False
     for document in reversed((*before, *new)):
@@ -114,28 +124,35 @@ def evaluations(
             status = "interrupted"
         overtaken |= not is_new(document)
         its = stamp_of(document)
-        held = active_of(document)
-        holds = next((name for name in labels if name in held), None)
+        vals = active_of(document)
+        label = next((name for name in known if name in vals), None)
         begun, ended = times_of(document)
-        place, config, budget = None, tid_of(document), full
-        if its is not None:
-            budget = number(budget_of(document))
+        place, config = None, tid_of(document)
+        held = number(vals[label]) if label is not None else None
+        reach = reach_of(document, its)
+        if its is None:
+            budget = _foreign_budget(held, known.get(str(label)), plan, highest)
+            stands_for = highest if reach.final else budget
+        else:
+            held = number(budget_of(document))
+            budget, stands_for = _compared(reach, its, plan, highest)
             if id(document) in own:
                 place, config = (its["iteration"], its["bracket"], its["rung"]), its["config"]
             else:
                 config = its["run"], its["config"]
-        elif holds is not None and plan and (value := number(held[holds])) is not None:
-            budget = min(max(value, plan.min_budget), plan.max_budget)
         found.append(
             Evaluation(
                 tid=tid_of(document),
                 config=config,
                 place=place,
                 budget=budget,
+                held=held,
+                stands_for=stands_for,
+                final=reach.final,
                 status=status,
                 loss=outcome(document) if status == "ok" else None,
-                vals=held,
-                label=holds,
+                vals=vals,
+                label=label,
                 begun=begun,
                 ended=ended if status in ("ok", "failed") else None,
                 outside=is_outside(document),
@@ -144,25 +161,54 @@ def evaluations(
     return found[::-1]
 
 
+def _foreign_budget(
+    held: Budget | None, maximum: Budget | None, plan: Schedule | None, highest: Budget | None
+) -> Budget | None:
+    """The budget at which an evaluation without a stamp counts, by what its label holds.
+
+    maximum : what the label holds at max_budget, where rungs are shares; else None
+    """
+    if held is None or plan is None:
+        return highest
+    return min(max(held if maximum is None else held / maximum, plan.min_budget), plan.max_budget)
+
+
+def _compared(
+    reach: Reach, its: Mapping[str, Any], plan: Schedule | None, highest: Budget | None
+) -> tuple[Budget | None, Budget | None]:
+    """The budget of an evaluation with a stamp, and the largest at which its result is known.
+
+    In the unit of the newest schedule: a run with several budgets has shares.
+    """
+    budget, known = reach.budget, reach.stands_for
+    if plan and ("share" in its) != bool(plan.shares_of):
+        scale = plan.max_budget / its["max_budget"]
+        budget, known = (each and each * scale for each in (budget, known))
+    if reach.final and highest is not None:
+        known = max(known or 0, highest)
+    return budget, known
+
+
 def labels_of(evaluations: Sequence[Evaluation]) -> list[str]:
     """The hyperparameters of a run, but for the budget."""
     budget = {e.label for e in evaluations}
     return [label for label in dict.fromkeys(x for e in evaluations for x in e.vals) if label not in budget]
 
 
-def told_apart(active: Mapping[str, Any], label: str | None) -> Told:
-    """All active hyperparameters of a configuration but the budget, which `label` names."""
-    return frozenset((name, value) for name, value in active.items() if name != label)
+def told_apart(active: Mapping[str, Any], budgets: Collection[str | None]) -> Told:
+    """All active hyperparameters of a configuration but those of these labels, which hold the budget."""
+    return frozenset((name, value) for name, value in active.items() if name not in budgets)
 
 
 def incumbents(evaluations: Iterable[Evaluation]) -> Iterator[Evaluation | None]:
     """The incumbent after each evaluation: the lowest loss at the largest budget, ties to the earlier one.
 
-    None while none has succeeded. A budget that is not known ranks as the largest.
+    A final result counts as evaluated at max_budget. None while none has succeeded. A budget that is not
+    known ranks as the largest.
     """
     best, rank = None, (math.inf, math.inf)
     for e in evaluations:
-        if e.loss is not None and not e.outside and (its := _rank(e.budget, e.loss)) < rank:
+        if e.loss is not None and not e.outside and (its := _rank(e.stands_for, e.loss)) < rank:
             best, rank = e, its
         yield best
 
@@ -184,9 +230,9 @@ def best_of(trials: Trials, some: Sequence[Document]) -> Document | None:
         if (loss := outcome(document)) is not None and loss < FAILED and not is_outside(document)
     ]
     if len(ok) > 1 and any(stamp_of(document) is None for document, _ in ok):
-        budgets = {id(d): e.budget for d, e in zip(documents(trials), evaluations(trials), strict=True)}
+        budgets = {id(d): e.stands_for for d, e in zip(documents(trials), evaluations(trials), strict=True)}
     else:
-        budgets = {id(document): number(budget_of(document)) for document, _ in ok}
+        budgets = {id(document): known_at(document) for document, _ in ok}
     return min(ok, key=lambda each: _rank(budgets[id(each[0])], each[1]), default=(None,))[0]
 
 
@@ -217,9 +263,21 @@ def argmin(trials: Trials) -> dict[str, Any]:
         No trial has finished with a finite loss.
     """
     document, best, everything = _incumbent(trials)
-    label = next((e.label for e in reversed(everything) if e.place and e.label is not None), None)
     held = {str(name): as_number(value) for name, value in hyperparameters_of(document).items()}
-    return held if label is None or label in vals_of(document) else {**held, label: best.budget}
+    full = full_values(trials, everything, best)
+    return {name: value for name, value in full.items() if name not in vals_of(document)} | held
+
+
+def full_values(trials: Trials, everything: list[Evaluation], best: Evaluation) -> dict[str, Any]:
+    """What the labels that hold the budget hold where they have the budget of the incumbent.
+
+    Where rungs are shares, that is each one's maximum.
+    """
+    return {
+        e.label: (stamp_of(document) or {}).get("full", best.budget)
+        for document, e in zip(documents(trials), everything, strict=True)
+        if e.place and e.label is not None
+    }
 
 
 def _incumbent(trials: Trials) -> tuple[Document, Evaluation, list[Evaluation]]:

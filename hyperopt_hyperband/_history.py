@@ -14,14 +14,34 @@ from hyperopt_hyperband._documents import (
     documents,
     everyones,
     is_cut_short,
+    known_at,
     left_behind,
     outcome,
     vals_of,
 )
 from hyperopt_hyperband._lifecycle import write_stamp
-from hyperopt_hyperband._promotion import BracketState, Done, Promote, Retry, Sample, Wait, decide
+from hyperopt_hyperband._promotion import BracketState, Done, Promote, Retry, Sample, Wait, advance
 from hyperopt_hyperband._schedule import Bracket, Budget, Schedule
 from hyperopt_hyperband._stamps import ANY, BracketKey, Space, follow, newest_schedule
+
+
+class Held(NamedTuple):
+    """The budget of one evaluation.
+
+    Attributes
+    ----------
+    value : what it may spend, in the unit of its node
+    label : the hyperparameter that holds it; None where there is none, or none is active
+    final : its space has a budget, which is not active in its configuration
+    full : max_budget in the unit of the node, where a space has several and rungs are shares; else None
+    until : the budget of the highest rung at which the node holds the same value; None where it is its own
+    """
+
+    value: Budget
+    label: str | None = None
+    final: bool = False
+    full: Budget | None = None
+    until: Budget | None = None
 
 
 @dataclass(slots=True)
@@ -66,12 +86,17 @@ class History:
         s_max = self.schedule.brackets[0].s
         iteration, s = newest = next(reversed(self.brackets), (0, s_max + 1))
         for key, state in list(self.brackets.items()):
-            action = decide(self.schedule.bracket(key[1]), state, outcome)
+            action = advance(self.schedule.bracket(key[1]), state, outcome, known_at)
             if not isinstance(action, Wait | Done):
                 return key, action
             if isinstance(action, Done) and key != newest:
                 del self.brackets[key], self.ends[key]
         return ((iteration, s - 1) if s > 0 else (iteration + 1, s_max)), Sample()
+
+    def go_up(self) -> None:
+        """Let all go up, in every bracket, that has qualified and needs no evaluation there."""
+        for (_, s), state in self.brackets.items():
+            advance(self.schedule.bracket(s), state, outcome, known_at)
 
     def until_full(self) -> int:
         """How many evaluations lead to the next one at max_budget, itself among them; 0: one is under way.
@@ -104,6 +129,7 @@ class History:
 
         In the schedule's order, as if none failed and the space never ran out of configurations.
         """
+        self.go_up()
         found: list[tuple[int, Budget]] = []
         for (_, s), state in self.brackets.items():
             # Below the lowest rung that holds anything, all have been evaluated, and count no more.
@@ -124,8 +150,9 @@ class History:
     def vals(self, key: BracketKey, action: Retry | Promote) -> Vals:
         """The hyperparameters of a configuration, as its interrupted or its last evaluation had them."""
         state = self.brackets[key]
-        evaluated = state.interrupted if isinstance(action, Retry) else state.rungs[action.rung - 1]
-        return vals_of(evaluated[action.config])
+        if isinstance(action, Retry):
+            return vals_of(state.interrupted[action.config])
+        return vals_of(state.below(action.config, action.rung))
 
     def drawn(self, key: BracketKey) -> list[Vals]:
         """The hyperparameters of all configurations of a bracket that still draws."""
@@ -139,13 +166,12 @@ class History:
         key: BracketKey,
         rung: int,
         config: Hashable,
-        label: str | None,
+        held: Held,
         *,
         by_model: bool = False,
     ) -> Document:
         """Write a document's budget and place in the schedule into it, and take it in.
 
-        label : the hyperparameter that holds the budget; None where there is none in this configuration
         by_model : the configuration is new, and no random draw
         """
         if key not in self.brackets:
@@ -167,7 +193,9 @@ class History:
             and rung > 1
             and all(len(state.rungs[i]) == rungs[i].configurations for i in (rung - 1, rung))
         ):
-            since = min(e["misc"]["hyperband"]["position"] for e in state.rungs[rung - 1].values())
+            below = [e["misc"]["hyperband"] for e in state.rungs[rung - 1].values()]
+            if all(its["rung"] == rung - 1 for its in below):  # none that stands for it from a lower rung
+                since = min(its["position"] for its in below)
         self.ends[key] = since, position
         stamp = {
             "iteration": key[0],
@@ -185,15 +213,21 @@ class History:
         }
         if before is not None:
             stamp["before"] = before
-        if label is not None:
-            stamp["label"] = label
+        if held.label is not None:
+            stamp["label"] = held.label
+        if held.final:
+            stamp["final"] = 1
+        if held.full is not None:
+            stamp |= {"share": rungs[rung].budget, "full": held.full}
+        if held.until is not None:
+            stamp["stands_for"] = held.until
         if (options := self.space.chosen(vals_of(document))) is not None:
             stamp["options"] = options
         if by_model:
             stamp["by_model"] = 1
         if rung > 0:
-            stamp["below"] = state.rungs[rung - 1][config]["tid"]
-        write_stamp(document, rungs[rung].budget, stamp)
+            stamp["below"] = state.below(config, rung)["tid"]
+        write_stamp(document, held.value, stamp)
         return document
 
 
@@ -241,7 +275,7 @@ def completed_iterations(trials: Trials) -> int:
     if not brackets:
         return 0
     for iteration, s in brackets:
-        if decide(plan.bracket(s), brackets[iteration, s], outcome) != Done():
+        if advance(plan.bracket(s), brackets[iteration, s], outcome, known_at) != Done():
             return iteration
     iteration, s = next(reversed(brackets))
     return iteration + 1 if s == 0 else iteration

@@ -39,8 +39,8 @@ def draw(request: Request) -> Vals | None:
 
     `bohb.suggest` says how it works.
     """
-    domain, label, max_budget = request.domain, request.label, request.max_budget
-    space = encoding.axes(domain, label)
+    domain, budgets, max_budget = request.domain, request.budgets.keys(), request.max_budget
+    space = encoding.axes(domain, budgets)
     known = sorted(request.evaluations, key=order)
     succeeded = _succeeded(known)
     if all(axis.budget for axis in space) or not succeeded or known[0].spent < max_budget:
@@ -72,7 +72,7 @@ def draw(request: Request) -> Vals | None:
         process = gp.fit(x, times / (-min(times.min(), 0.0) or 1.0), owners, targets, subset)
         mean, deviation = process.predict(encoding.features(space, candidates, options)[0])
     for row in candidates[np.argsort(mean - rng.uniform(0, 2) * deviation, kind="stable")]:
-        if contains(domain.expr, vals := encoding.assignment(space, row), label):
+        if contains(domain.expr, vals := encoding.assignment(space, row), budgets):
             return vals
     return None
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperopt.base import Domain
+from hyperopt.base import Ctrl, Domain
 from hyperopt.pyll.base import Apply, GarbageCollected
 
 from hyperopt_hyperband._checkpoint import (
@@ -22,9 +22,10 @@ from hyperopt_hyperband._checkpoint import (
     slot_of_trial,
     take_up,
 )
-from hyperopt_hyperband._documents import budget_of
+from hyperopt_hyperband._documents import budget_of, stamp_of
 from hyperopt_hyperband._schedule import Budget, positive_number
 from hyperopt_hyperband._space import BudgetLabel, evaluate, has_ctrl, parameters
+from hyperopt_hyperband._values import flag
 
 NO_TRIAL = (
     "with_budget needs the trial, and SparkTrials hands none to the objective: put "
@@ -65,6 +66,9 @@ def with_budget(
     full budget, and so the max_budget of `hyperband.suggest` too. Without a default, or with one that is no
     positive number (None), max_budget is what the space or the options say, and 81 where they say nothing.
     Called directly, the function is what it was.
+
+    Where the space has a budget that is not active in the configuration, the objective gets the full one:
+    what it returns is final, and not trained again.
 
     `checkpoint` may be left out. It is None on a configuration's first evaluation, and wherever there is
     none: train from the start. On a promotion, `checkpoint.state` is what the evaluation at the rung below
@@ -130,7 +134,7 @@ def with_budget(
         if ctrl is None:
             budget, slot = _without_trial(expr, memo, folder)
         else:
-            budget, slot = budget_of(ctrl.current_trial), slot_of_trial(ctrl, folder)
+            budget, slot = _of_trial(ctrl, folder)
         params = evaluate(expr, memo)
         if budget is None and default is inspect.Parameter.empty:
             raise ValueError(
@@ -144,6 +148,8 @@ def with_budget(
         if not isinstance(result, Mapping):
             return result
         result = dict(result)
+        if flag(result.get("final")):
+            slot = None  # no promotion evaluates it again
         left = leave(slot, result.pop("checkpoint", None)) if takes_checkpoint else None
         if left is not None and ctrl is not None:
             # Hyperopt moves it on, where the loss is valid.
@@ -183,6 +189,14 @@ def check_objective(domain: Domain) -> None:
             )
 
 
+def _of_trial(ctrl: Ctrl, folder: Path | None) -> tuple[Budget | None, Slot | None]:
+    """The budget and the slot of an evaluation, from its trial; where no budget is active, the full one."""
+    stamp = stamp_of(ctrl.current_trial)
+    if stamp is None or "final" not in stamp:
+        return budget_of(ctrl.current_trial), slot_of_trial(ctrl, folder)
+    return None if "share" in stamp else stamp["max_budget"], None
+
+
 def _without_trial(
     expr: Apply, memo: dict[Apply, Any], folder: Path | None
 ) -> tuple[Budget | None, Slot | None]:
@@ -192,10 +206,11 @@ def _without_trial(
     own = [name for name in labels if isinstance(name, BudgetLabel)]
     if not own:
         raise ValueError(NO_TRIAL)
-    if own[0] not in vals:
-        return None, None  # in a branch that is not active
-    full = own[0].max_budget
-    budget = type(full)(vals.pop(own[0]))
+    active = next((name for name in own if name in vals), None)
+    if active is None:
+        return own[0].max_budget if len(own) == 1 else None, None
+    full = active.max_budget
+    budget = type(full)(vals.pop(active))
     return budget, slot_of_parameters(vals, budget, full, folder)
 
 

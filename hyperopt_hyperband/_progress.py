@@ -16,7 +16,7 @@ from hyperopt.progress import std_out_err_redirect_tqdm, tqdm
 from hyperopt_hyperband._documents import documents, is_cut_short
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
 from hyperopt_hyperband._history import read
-from hyperopt_hyperband._schedule import Budget, Schedule
+from hyperopt_hyperband._schedule import Budget, Schedule, shown
 from hyperopt_hyperband._stamps import newest_schedule
 
 BAR = "budget {n:.10g}/{total:.10g} |{bar}| {elapsed}<{remaining}{postfix}"
@@ -99,7 +99,9 @@ class Bar:
             self._draw(self._plan)
 
     def _draw(self, plan: Schedule) -> None:
-        self._shown.n, total, text = self._read(plan)
+        done, total, text = self._read(plan)
+        # Whole numbers in full, others in six digits: sums of shares end in rounding errors.
+        self._shown.n, total = (n if n == round(n) else float(f"{n:.6g}") for n in (done, total))
         if self._shown.total is not None:
             self._shown.total = total
         self._shown.set_postfix_str(text, refresh=False)
@@ -122,7 +124,7 @@ class Bar:
         points = min(left, len(self._points))
         ahead = points * plan.max_budget + read(self.trials, plan).ahead(left - points)
         best = incumbent_of(everything)
-        text = "best ?" if best is None else f"best {best.loss:.4g} at {best.budget:.10g}"
+        text = "best ?" if best is None else f"best {best.loss:.4g} at {shown(best.stands_for or 0)}"
         if place := next((e.place for e in reversed(everything) if e.place), None):
             text += f", iteration {place[0]}, bracket {place[1]}"
         return done, done + under_way + ahead, text

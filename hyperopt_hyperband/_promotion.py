@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from hyperopt_hyperband._schedule import Bracket
+from hyperopt_hyperband._schedule import Bracket, Budget
 
 FAILED = math.inf
 """The outcome of a failed evaluation: ranks last, is never promoted."""
@@ -19,7 +19,8 @@ class BracketState:
 
     Attributes
     ----------
-    rungs : for every rung, the evaluation of each configuration that entered it
+    rungs : for every rung, the evaluation of each configuration that entered it: its own there, or one at a
+        lower rung that stands for it
     interrupted : the first evaluations that were cut short and have to be repeated, by configuration
     closed : no more configurations are drawn, though rung 0 may have places left
     """
@@ -28,9 +29,15 @@ class BracketState:
     interrupted: dict[Hashable, Any] = field(default_factory=dict)
     closed: bool = False
 
+    def below(self, config: Hashable, rung: int) -> Any:
+        """The evaluation that a configuration has at the highest rung below this one; None: there is none."""
+        return next((each[config] for each in reversed(self.rungs[:rung]) if config in each), None)
+
 
 Outcome = Callable[[Any], float | None]
 """Reads what an evaluation is ranked by: its loss, None while it is pending, FAILED where it failed."""
+KnownAt = Callable[[Any], Budget | None]
+"""Reads the largest budget at which an evaluation's result is known: its own, or that of a higher rung."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +86,22 @@ def decide(bracket: Bracket, state: BracketState, outcome: Outcome) -> Action:
     """
     if state.interrupted:
         return Retry(next(iter(state.interrupted)))
-    entered = len(state.rungs[0])
-    if not state.closed and entered < bracket.rungs[0].configurations:
+    if not state.closed and len(state.rungs[0]) < bracket.rungs[0].configurations:
         return Sample()
+    sure, entrants = _sure(bracket, state, outcome)
+    if sure:
+        return next(each for each in sure if each.rung == sure[-1].rung)
+    finished_at_top = sum(outcome(evaluation) is not None for evaluation in state.rungs[bracket.s].values())
+    return Done() if finished_at_top == entrants else Wait()
 
-    promotion = None
-    entrants = entered  # as many as can still enter the rung
+
+def _sure(bracket: Bracket, state: BracketState, outcome: Outcome) -> tuple[list[Promote], int]:
+    """The promotions that no unfinished evaluation can prevent, by rung, the best first.
+
+    And how many configurations can still enter the top rung.
+    """
+    sure: list[Promote] = []
+    entrants = len(state.rungs[0])  # as many as can still enter the rung
     for i in range(bracket.s):
         promoted = state.rungs[i + 1]
         places = bracket.rungs[i + 1].configurations
@@ -97,15 +114,32 @@ def decide(bracket: Bracket, state: BracketState, outcome: Outcome) -> Action:
             survivors = [ranked for ranked in finished if ranked[0] < FAILED]
             unfinished = entrants - len(promoted) - len(finished)
             # Those that went up are the best so far: whatever finished since has taken no place from them.
-            if survivors and len(promoted) + unfinished < places:
-                promotion = Promote(min(survivors)[1], i + 1)
+            free = places - len(promoted) - unfinished
+            if survivors and free > 0:
+                sure += [Promote(config, i + 1) for _, config in sorted(survivors)[:free]]
             entrants = min(places, len(promoted) + len(survivors) + unfinished)
         else:
             entrants = places
-    if promotion is not None:
-        return promotion
-    finished_at_top = sum(outcome(evaluation) is not None for evaluation in state.rungs[bracket.s].values())
-    return Done() if finished_at_top == entrants else Wait()
+    return sure, entrants
+
+
+def advance(bracket: Bracket, state: BracketState, outcome: Outcome, known_at: KnownAt) -> Action:
+    """Let all go up that has qualified and needs no evaluation there; then what `decide` says.
+
+    What a higher budget would bring is known of a final result. It enters the rungs for which it qualifies,
+    as the evaluation that it is.
+    """
+    while isinstance(action := decide(bracket, state, outcome), Promote):
+        entered = False
+        for config, rung in ((each.config, each.rung) for each in _sure(bracket, state, outcome)[0]):
+            evaluation = state.rungs[rung - 1][config]
+            budget = known_at(evaluation)
+            if budget is not None and budget >= bracket.rungs[rung].budget:
+                state.rungs[rung][config] = evaluation
+                entered = True
+        if not entered:
+            break
+    return action
 
 
 def promotable(bracket: Bracket, state: BracketState, outcome: Outcome) -> set[tuple[Hashable, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,13 @@ from hyperopt_hyperband._evaluations import (
     Evaluation,
     Place,
     evaluations,
+    full_values,
     incumbent_of,
     labels_of,
     told_apart,
 )
 from hyperopt_hyperband._history import first_full
+from hyperopt_hyperband._promotion import FAILED, BracketState, advance
 from hyperopt_hyperband._schedule import Budget, Schedule, multiples, shown
 from hyperopt_hyperband._space import Hyperparameter, hyperparameters
 from hyperopt_hyperband._stamps import newest_schedule
@@ -45,6 +47,8 @@ class RungReport:
     pending, failed : how many
     best, median : of the finite losses; None where there is none
     promoted : configurations that have gone up from here
+    carried : places taken by final results of lower rungs, which needed no evaluation here; they count in
+        best, median and promoted
     """
 
     iteration: int
@@ -58,6 +62,7 @@ class RungReport:
     best: float | None
     median: float | None
     promoted: int
+    carried: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,6 +80,9 @@ class Report:
     foreign : trials that are not of this schedule; they count in no other figure, but may be the incumbent
     total_budget : the sum of finished evaluations' budgets, every promotion trained from scratch
     total_budget_continued : the same where a promotion takes up what the rung below has trained
+    final : how many of them have a final result: what any higher budget would give
+    saved_evaluations, saved_budget : what was not evaluated again, as its result was known, trained from
+        scratch
     full_search_budget : what a search at max_budget of as many configurations spends
     wall_seconds : from the first evaluation's begin to the last one's end, breaks included; None if not known
     evaluation_seconds : the sum over evaluations
@@ -101,6 +109,9 @@ class Report:
     foreign: int
     total_budget: Budget
     total_budget_continued: Budget
+    final: int
+    saved_evaluations: int
+    saved_budget: Budget
     full_search_budget: Budget
     wall_seconds: float | None
     evaluation_seconds: float
@@ -129,8 +140,11 @@ class Report:
             return "incumbent: none, no evaluation has succeeded yet"
         where = "iteration {}, bracket {}, rung {}".format(*best.place) if best.place else "a foreign trial"
         full = plan.max_budget if plan else None
-        name = "max_budget" if best.budget == full else "budget"
-        at = "" if best.budget is None else f" at {name} {shown(best.budget)}"
+        budget = best.stands_for
+        name = "max_budget" if budget == full else "budget"
+        at = "" if budget is None else f" at {name} {shown(budget)}"
+        if best.final and best.budget is not None and best.budget != budget:
+            at += f", final since {shown(best.budget)}"
         found = f"incumbent: loss {_text(best.loss)}{at}, trial {best.tid} ({where})"
         if full is None or self._at_full():
             return found
@@ -142,7 +156,8 @@ class Report:
     def _at_full(self) -> bool:
         """Whether the incumbent was evaluated at max_budget, or above that of the newest schedule."""
         best, plan = self.incumbent, self.schedule
-        return best is not None and (plan is None or best.budget is None or best.budget >= plan.max_budget)
+        reached = None if best is None else best.stands_for
+        return best is not None and (plan is None or reached is None or reached >= plan.max_budget)
 
     def _counts(self) -> str:
         """What has become of the evaluations that gave no loss, if any."""
@@ -203,14 +218,20 @@ class Report:
                 ["with continued training", continued],
                 ["as many configurations at max_budget", multiples(self.full_search_budget, full)],
             ]
+            if self.final:
+                saved = f"{counted(self.saved_evaluations, 'evaluation')} at higher budgets"
+                total = multiples(self.saved_budget, full)
+                rows.append(
+                    ["final results", f"{self.final}, which saved {saved}, a total budget of {total}"]
+                )
         if self.wall_seconds is not None:
             rows.append(["wall time", clock(self.wall_seconds)])
             rows.append(["time of all evaluations", clock(self.evaluation_seconds)])
         if self.foreign:
             rows.append(["foreign trials", f"{self.foreign} not of this schedule, counted nowhere above"])
         best, lowest = self.incumbent, self.lowest
-        if best and lowest and best.budget != lowest.budget:
-            at = f"{_text(lowest.loss)} at budget {shown(lowest.budget or 0)}, trial {lowest.tid}"
+        if best and lowest and best.stands_for != lowest.stands_for:
+            at = f"{_text(lowest.loss)} at budget {shown(lowest.stands_for or 0)}, trial {lowest.tid}"
             rows.append(
                 ["lowest loss at any budget", f"{at}: Hyperopt's best_trial and loss_threshold go by it"]
             )
@@ -237,18 +258,22 @@ def report(trials: Trials, *, space: Any = None) -> Report:
     seconds = [(e.begun, e.ended) for e in finished if e.begun and e.ended]
     best = incumbent_of(everything)
     known = {} if space is None else hyperparameters(space)
+    rungs = _rungs(plan, own) if plan else ()
     return Report(
         schedule=plan,
-        rungs=_rungs(plan, own) if plan else (),
+        rungs=rungs,
         evaluations=len(finished),
         configurations=configurations,
-        distinct=len({told_apart(e.vals, e.label) for e in own}),
+        distinct=len({told_apart(e.vals, {e.label}) for e in own}),
         failed=sum(e.status == "failed" for e in own),
         pending=sum(e.status == "pending" for e in own),
         interrupted=len(everything) - len(alive),
         foreign=len(alive) - len(own),
         total_budget=sum(e.spent for e in finished),
         total_budget_continued=sum(_continued_budgets(finished)),
+        final=sum(e.final and e.status == "ok" for e in own),
+        saved_evaluations=sum(rung.carried for rung in rungs),
+        saved_budget=sum(rung.carried * rung.budget for rung in rungs),
         full_search_budget=configurations * plan.max_budget if plan else 0,
         wall_seconds=(
             (max(end for _, end in seconds) - min(begin for begin, _ in seconds)).total_seconds()
@@ -257,7 +282,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
         ),
         evaluation_seconds=sum((end - begin).total_seconds() for begin, end in seconds),
         incumbent=best,
-        parameters=best and _parameters(best, everything, space),
+        parameters=best and _parameters(best, full_values(trials, everything, best), space),
         hyperparameters=_named(best, labels_of(everything), known) if best else {},
         lowest=min(
             (e for e in everything if e.loss is not None), key=lambda e: (e.loss, e is not best), default=None
@@ -272,8 +297,10 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     """One flat dict an evaluation, foreign and interrupted ones too: `pandas.DataFrame(records(trials))`.
 
     All dicts have the same keys: tid, config, iteration, bracket, rung (None for a foreign trial), budget,
-    status ("ok", "failed", "pending", "interrupted"), loss, seconds, and for each hyperparameter, but that of
-    the budget, "param_" and its label (None where it is inactive).
+    status ("ok", "failed", "pending", "interrupted"), loss, final (whether that is what any higher budget
+    would give), seconds, and for each hyperparameter, but those of the budget, "param_" and its label (None
+    where it is inactive). Where the space has several budgets, budget is in the unit of the active one, and
+    there is a key more, share: that of the full budget.
 
     Parameters
     ----------
@@ -285,6 +312,8 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     everything = evaluations(trials)
     known = {} if space is None else hyperparameters(space)
     labels = labels_of(everything)
+    plan = newest_schedule(trials)
+    in_shares = plan is not None and plan.shares_of
     flat = []
     for e in everything:
         iteration, bracket, rung = e.place or (None, None, None)
@@ -296,9 +325,11 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
                 "iteration": iteration,
                 "bracket": bracket,
                 "rung": rung,
-                "budget": e.budget,
+                "budget": e.budget if e.held is None or not in_shares else e.held,
+                **({"share": e.budget} if in_shares else {}),
                 "status": e.status,
                 "loss": e.loss,
+                "final": e.final,
                 "seconds": (e.ended - e.begun).total_seconds() if e.begun and e.ended else None,
                 **{f"param_{label}": named.get(label) for label in labels},
             }
@@ -306,16 +337,14 @@ def records(trials: Trials, *, space: Any = None) -> list[dict[str, Any]]:
     return flat
 
 
-def _parameters(best: Evaluation, everything: list[Evaluation], space: Any) -> Any:
+def _parameters(best: Evaluation, full: dict[str, Any], space: Any) -> Any:
     known = {} if space is None else hyperparameters(space)
     if not best.vals.keys() <= known.keys():
         return best.vals
     read = {label: known[label].number(value) for label, value in best.vals.items()}
     vals = best.vals | {label: value for label, value in read.items() if value is not None}
-    # A foreign trial may come from before the space had a budget.
-    budget = {e.label: best.budget for e in everything if e.label is not None}
     try:
-        return space_eval(space, budget | vals)
+        return space_eval(space, full | vals)  # a foreign trial may come from before the space had a budget
     except Exception:  # whatever the space says of values that it does not have
         return best.vals
 
@@ -331,27 +360,52 @@ def _rungs(plan: Schedule, own: list[Evaluation]) -> tuple[RungReport, ...]:
     for e in own:
         if e.place:
             by_place[e.place].append(e)
+    carried = _carried(plan, by_place)
     reports = []
-    for iteration, s, rung in sorted(by_place, key=lambda place: (place[0], -place[1], place[2])):
-        inside = by_place[iteration, s, rung]
-        losses = [e.loss for e in inside if e.loss is not None]
+    for iteration, s, rung in sorted(
+        {*by_place, *carried}, key=lambda place: (place[0], -place[1], place[2])
+    ):
+        inside, known = by_place.get((iteration, s, rung), []), carried.get((iteration, s, rung), [])
+        losses = [e.loss for e in (*inside, *known) if e.loss is not None]
+        above = iteration, s, rung + 1
         pending = sum(e.status == "pending" for e in inside)
         reports.append(
             RungReport(
                 iteration=iteration,
                 bracket=s,
                 rung=rung,
-                budget=inside[0].budget or 0,
+                budget=plan.bracket(s).rungs[rung].budget,
                 planned=plan.bracket(s).rungs[rung].configurations,
                 evaluations=len(inside) - pending,
                 pending=pending,
                 failed=sum(e.status == "failed" for e in inside),
                 best=min(losses, default=None),
                 median=statistics.median(losses) if losses else None,
-                promoted=len(by_place.get((iteration, s, rung + 1), ())),
+                promoted=len(by_place.get(above, ())) + len(carried.get(above, ())),
+                carried=len(known),
             )
         )
     return tuple(reports)
+
+
+def _carried(plan: Schedule, by_place: Mapping[Place, list[Evaluation]]) -> dict[Place, list[Evaluation]]:
+    """The evaluations that stand for higher rungs than their own, by the places that they take there."""
+    found: defaultdict[Place, list[Evaluation]] = defaultdict(list)
+    newest = max(((iteration, -s) for iteration, s, _ in by_place), default=None)
+    for iteration, s in {place[:2] for place in by_place}:
+        rungs = [by_place.get((iteration, s, rung), []) for rung in range(s + 1)]
+        state = BracketState(
+            tuple({e.config: e for e in inside} for inside in rungs),
+            closed=(iteration, -s) != newest or any(rungs[1:]),
+        )
+        advance(plan.bracket(s), state, _outcome, lambda e: e.stands_for)
+        for rung, entered in enumerate(state.rungs):
+            found[iteration, s, rung] += [e for e in entered.values() if e.place != (iteration, s, rung)]
+    return {place: known for place, known in found.items() if known}
+
+
+def _outcome(e: Evaluation) -> float | None:
+    return None if e.status == "pending" else FAILED if e.loss is None else e.loss
 
 
 def _continued_budgets(finished: list[Evaluation]) -> Iterator[Budget]:
@@ -373,13 +427,14 @@ def _correlations(trials: Trials, finished: list[Evaluation]) -> tuple[Correlati
 
 
 def _rung_row(rung: RungReport) -> dict[str, str]:
-    full = rung.evaluations == rung.planned
+    full = rung.evaluations + rung.carried == rung.planned
+    evaluations = str(rung.evaluations) if full else f"{rung.evaluations} of {rung.planned}"
     return {
         "iteration": str(rung.iteration),
         "bracket": str(rung.bracket),
         "rung": str(rung.rung),
         "budget": shown(rung.budget),
-        "evaluations": str(rung.planned) if full else f"{rung.evaluations} of {rung.planned}",
+        "evaluations": " + ".join([evaluations] + [f"{rung.carried} final"] * (rung.carried > 0)),
         "pending": str(rung.pending),
         "failed": str(rung.failed),
         "best": _text(rung.best),

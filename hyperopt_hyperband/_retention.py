@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
 from hyperopt.base import Trials
 
 from hyperopt_hyperband._checkpoint import NAME, configuration_name, file_name, unpacked
-from hyperopt_hyperband._documents import Document, Vals, attached, detach, in_spark, outcome, vals_of
+from hyperopt_hyperband._documents import (
+    Document,
+    Vals,
+    attached,
+    budget_of,
+    detach,
+    in_spark,
+    outcome,
+    vals_of,
+)
 from hyperopt_hyperband._history import History
 from hyperopt_hyperband._promotion import promotable
 from hyperopt_hyperband._schedule import Budget
@@ -37,15 +46,16 @@ def claim(folder: Path) -> None:
         ) from None
 
 
-def drop(trials: Trials, history: History, folder: Path | None, label: str | None) -> None:
+def drop(trials: Trials, history: History, folder: Path | None, budgets: Collection[str]) -> None:
     """Drop what no promotion can take up any more, read from the documents of the open brackets alone.
 
     What stays: of each rung, the finished configurations that are among as many best as the next rung has
     places, until their promotion has finished.
     """
+    history.go_up()
     evaluations = _held(history)
     if folder is not None and in_spark(trials):
-        _drop_by_parameters(folder, label, evaluations)
+        _drop_by_parameters(folder, budgets, evaluations)
         return
     pending = {evaluation.config for evaluation in evaluations if evaluation.pending}
     for evaluation in evaluations:
@@ -74,21 +84,23 @@ def _held(history: History) -> list[_Held]:
         bracket = history.schedule.bracket(s)
         may_go_up = promotable(bracket, state, outcome)
         for i, rung in enumerate(state.rungs):
+            above = state.rungs[i + 1] if i < s else {}
             for config, document in rung.items():
+                if above.get(config) is document:
+                    continue  # it stands for a higher rung too, and counts there
                 pending = outcome(document) is None
                 kept = pending or (config, i) in may_go_up
-                found.append(
-                    _Held(document, config, vals_of(document), bracket.rungs[i].budget, pending, kept)
-                )
+                budget = budget_of(document) or bracket.rungs[i].budget
+                found.append(_Held(document, config, vals_of(document), budget, pending, kept))
     return found
 
 
-def _drop_by_parameters(folder: Path, label: str | None, evaluations: list[_Held]) -> None:
+def _drop_by_parameters(folder: Path, budgets: Collection[str], evaluations: list[_Held]) -> None:
     """Two configurations of a small space may share a subfolder: what one of them needs stays."""
     present = set(os.listdir(folder))
     names = {}
     for each in evaluations:
-        vals = {name: value[0] for name, value in each.vals.items() if value and name != label}
+        vals = {name: value[0] for name, value in each.vals.items() if value and name not in budgets}
         names[each.config] = configuration_name(vals)
     kept = {file_name(names[each.config], each.budget) for each in evaluations if each.kept}
     pending = {names[each.config] for each in evaluations if each.pending}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,15 +41,16 @@ class Request:
 
     Attributes
     ----------
-    evaluations : all that are known, pending ones too, in the order of the run; their budgets are known
-    label : the hyperparameter that holds the budget; None: there is none
+    evaluations : all that are known, pending ones too, in the order of the run; their budgets are known,
+        those of final results being max_budget
+    budgets : by label, what the hyperparameters that hold the budget hold in full; empty: there is none
     start_budget, max_budget : what the configuration's first evaluation will spend, and its last one may
     seed : all of the draw's randomness
     """
 
     domain: Domain
     evaluations: Sequence[Evaluation]
-    label: str | None
+    budgets: Mapping[str, Budget]
     start_budget: Budget
     max_budget: Budget
     seed: int
@@ -62,11 +63,11 @@ class Model:
     Attributes
     ----------
     draw : returns a configuration's vals, None where it has none to offer and the draw is to be random
-    check : raises ValueError where it can't draw from a space with this budget label
+    check : raises ValueError where it can't draw from a space with these labels of budgets
     """
 
     draw: Callable[[Request], Vals | None]
-    check: Callable[[Domain, str | None], object] = lambda *_: None
+    check: Callable[[Domain, Collection[str]], object] = lambda *_: None
 
 
 def model_of(sampler: Suggest | Model) -> Model:
@@ -80,12 +81,12 @@ def model_of(sampler: Suggest | Model) -> Model:
 
 def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Iterator[Drawn]:
     """A model's draws that are not pending, until it has no more or has been asked TRIES times."""
-    pending = {told_apart(e.vals, request.label) for e in request.evaluations if e.status == "pending"}
+    pending = {told_apart(e.vals, request.budgets) for e in request.evaluations if e.status == "pending"}
     for _ in range(TRIES):
         drawn = model.draw(replace(request, seed=int(rng.integers(2**31 - 1))))
         if drawn is None:
             return
-        if told_apart(_active(drawn), request.label) not in pending:
+        if told_apart(_active(drawn), request.budgets) not in pending:
             yield drawn, True
 
 
@@ -107,28 +108,28 @@ def random_draws(domain: Domain, rng: np.random.Generator) -> Iterator[Drawn]:
 
 
 @functools.lru_cache(maxsize=8)
-def few_configurations(space: Apply, label: str | None) -> dict[Told, Vals] | None:
+def few_configurations(space: Apply, budgets: frozenset[str]) -> dict[Told, Vals] | None:
     """All configurations of a space; None where they are more than FEW, or can't be counted."""
-    every = configurations(space, label)
+    every = configurations(space, budgets)
     found = [] if every is None else list(itertools.islice(every, FEW + 1))
-    return {told_apart(_active(vals), label): vals for vals in found} if 0 < len(found) <= FEW else None
+    return {told_apart(_active(vals), budgets): vals for vals in found} if 0 < len(found) <= FEW else None
 
 
 def untried(
     few: Mapping[Told, Vals],
     draws: Iterable[Drawn],
     known: Iterable[Evaluation],
-    label: str | None,
+    budgets: Collection[str],
     max_budget: Budget,
 ) -> Iterator[Drawn]:
     """The draws that no known evaluation has at max_budget, each once; all draws where nothing else is left.
 
     What is too rare to be drawn comes last.
     """
-    full = {told_apart(e.vals, label) for e in known if e.budget is not None and e.budget >= max_budget}
+    full = {told_apart(e.vals, budgets) for e in known if e.budget is not None and e.budget >= max_budget}
     left = few.keys() - full or set(few)
     for drawn in itertools.chain(draws, ((vals, False) for vals in few.values())):
-        if (told := told_apart(_active(drawn[0]), label)) in left:
+        if (told := told_apart(_active(drawn[0]), budgets)) in left:
             left.remove(told)
             yield drawn
         if not left:
@@ -182,8 +183,8 @@ def _ranked(request: Request) -> Trials:
     documents: list[Document] = []
     for tid, e in enumerate(found):
         vals = {str(name): [e.vals[name]] if name in e.vals else [] for name in request.domain.params}
-        if request.label is not None and vals[request.label]:
-            vals[request.label] = [request.max_budget]  # no hyperparameter to the model
+        for label, full in request.budgets.items():
+            vals[label] = [full] * len(vals[label])  # no hyperparameter to the model
         documents.append(new_document(tid, vals, request.domain, trials))
     for rank, tid in enumerate(sorted(range(len(found)), key=lambda i: order(found[i]))):
         begin(documents[tid])  # atpe asks how long it took

@@ -60,13 +60,15 @@ class Bracket:
 class Schedule:
     """One Hyperband iteration; printed, and shown in a notebook, a table: brackets across, rungs down.
 
-    `brackets` stand in the order in which they run, s counting down to 0.
+    `brackets` stand in the order in which they run, s counting down to 0. Where a space has several budgets,
+    those of the rungs are shares of the full one, max_budget is 1, and `shares_of` names what they are of.
     """
 
     min_budget: Budget
     max_budget: Budget
     eta: Budget
     brackets: tuple[Bracket, ...]
+    shares_of: str = ""
 
     def bracket(self, s: int) -> Bracket:
         """The bracket of the paper's s."""
@@ -75,7 +77,9 @@ class Schedule:
     @property
     def options(self) -> str:
         """What it was planned with, in words."""
-        return f"budgets {shown(self.min_budget)} to {shown(self.max_budget)}, eta {self.eta:g}"
+        bounds = f"{shown(self.min_budget)} to {shown(self.max_budget)}"
+        what = f"shares {bounds} of {self.shares_of}" if self.shares_of else f"budgets {bounds}"
+        return f"{what}, eta {self.eta:g}"
 
     @property
     def integer(self) -> bool:
@@ -141,7 +145,7 @@ class Schedule:
         return _tables.markup(self._title(), *self._table()) + f"<p>{' '.join(self._totals())}</p>"
 
     def _title(self) -> str:
-        return f"Hyperband, {self.options}: configurations x budget"
+        return f"Hyperband, {self.options}: configurations x {'share' if self.shares_of else 'budget'}"
 
     def _table(self) -> tuple[list[str], list[list[str]]]:
         rows = []
@@ -152,7 +156,7 @@ class Schedule:
 
     def _totals(self) -> list[str]:
         return [
-            f"one iteration: {self.evaluations} evaluations of {self.configurations} configurations,",
+            f"one iteration: at most {self.evaluations} evaluations of {self.configurations} configurations,",
             f"total budget {multiples(self.total_budget, self.max_budget)}; "
             f"with continued training {multiples(self.total_budget_continued, self.max_budget)}",
         ]
@@ -299,8 +303,9 @@ def whole(name: str, value: object) -> int:
 
 
 def multiples(total: Budget, max_budget: Budget) -> str:
-    """A total budget as text, also in multiples of max_budget."""
-    return f"{total:.10g} ({total / max_budget:.3g} x max_budget)"
+    """A total budget as text, also in multiples of max_budget; of shares, in these alone."""
+    times = f"{total / max_budget:.3g} x max_budget"
+    return times if max_budget == 1 else f"{total:.10g} ({times})"
 
 
 def shown(budget: Budget) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
 import reprlib
 import textwrap
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from hyperopt_hyperband._schedule import Budget
 from hyperopt_hyperband._values import number
 
 CONVERSIONS = ("int", "float", "round")
+
+MOST_BRANCHES = 10_000
+"""So many ways to choose are looked at."""
 
 Multiples = tuple[Sequence[int], float]
 """The values of a hyperparameter: these numbers, times the step."""
@@ -102,6 +106,12 @@ class Hyperparameter:
             self.decides and self.distribution.name == "randint"
         )
 
+    @property
+    def could_be_budget(self) -> bool:
+        """Whether it is a number that lies between bounds and may be positive."""
+        low, high = self.distribution.low, self.distribution.high
+        return self.options is None and low is not None and high is not None and 0 <= low < high
+
     def has(self, value: float) -> bool:
         """Whether it can have this value, a choice's being its index."""
         return value in self.distribution and (self.options is None or 0 <= value < len(self.options))
@@ -179,17 +189,17 @@ def distribution(node: Apply) -> Distribution:
     return Distribution(node.name, log, low, high, step, given.get("mu"), given.get("sigma"), fixed)
 
 
-def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budget_label: str | None) -> bool:
+def contains(space: Apply, vals: Mapping[str, Sequence[Any]], budgets: Collection[str | None]) -> bool:
     """Whether the space can draw these values: inside their bounds, and just those that are active.
 
-    The budget may have any value.
+    The labels that hold the budget may have any value.
     """
     nodes = parameters(space)
     held = {node: vals[label_of(node)][0] for node in nodes if vals[label_of(node)]}
     if not all(
         isinstance(value, int | float) and value in distribution(node.arg["obj"])
         for node, value in held.items()
-        if label_of(node) != budget_label
+        if label_of(node) not in budgets
     ):
         return False
     active: set[Apply] = set()
@@ -244,13 +254,13 @@ def expression_over(space: Apply, label: str) -> str | None:
     return None
 
 
-def configurations(space: Apply, budget_label: str | None) -> Iterator[dict[str, list[Any]]] | None:
+def configurations(space: Apply, budgets: Collection[str]) -> Iterator[dict[str, list[Any]]] | None:
     """All configurations that a space can draw, as Hyperopt's vals; None where they can't be counted.
 
-    Choices can, and numbers with bounds and a step. The budget, where it is active, holds 0.
+    Choices can, and numbers with bounds and a step. What holds the budget, where it is active, holds 0.
     """
     known = {
-        node: (range(1), 1) if label_of(node) == budget_label else _values(node.arg["obj"])
+        node: (range(1), 1) if label_of(node) in budgets else _values(node.arg["obj"])
         for node in sorted(parameters(space), key=label_of)
     }
     values = {node: found for node, found in known.items() if found is not None}
@@ -261,6 +271,59 @@ def configurations(space: Apply, budget_label: str | None) -> Iterator[dict[str,
         {label_of(node): [held[node]] if node in held else [] for node in known}
         for held in _assignments([space], {}, values)
     )
+
+
+@functools.lru_cache(maxsize=8)
+def budgets_together(space: Apply, budgets: frozenset[str]) -> tuple[str, ...]:
+    """Labels of two budgets that a configuration has active at once; empty where none has."""
+    return next((tuple(sorted(found)[:2]) for _, found in _branches(space, budgets) if len(found) > 1), ())
+
+
+def without_budget(space: Apply, budgets: frozenset[str]) -> list[str]:
+    """The options of choices that have numbers which could be a budget, but none of these labels, as text."""
+    known = hyperparameters(space)
+    options = {node.pos_args[0]: node.pos_args[1:] for node in pyll.dfs(space) if node.name == "switch"}
+    has: dict[tuple[Apply, int], bool] = {}
+    for chosen, found in _branches(space, budgets):
+        for choice in chosen.items():
+            has[choice] = has.get(choice, False) or bool(found)
+    return [
+        f"{_text(selector)}={known[label].shown(i) if (label := _text(selector)) in known else i}"
+        for (selector, i), active in has.items()
+        if not active
+        and any(known[label_of(each)].could_be_budget for each in parameters(options[selector][i]))
+    ]
+
+
+def _branches(space: Apply, budgets: Collection[str]) -> Iterator[tuple[dict[Apply, int], set[str]]]:
+    """Every way to choose where it decides on budgets: the options by selector, the budgets then active.
+
+    What other choices there are makes no difference.
+    """
+    holding: set[Apply] = set()
+    for node in pyll.dfs(space):  # what a node is made of comes before it
+        own = node.name == "hyperopt_param" and label_of(node) in budgets
+        if own or holding.intersection(node.inputs()):
+            holding.add(node)
+
+    def ways(
+        waiting: Sequence[Apply], chosen: dict[Apply, int], found: set[str]
+    ) -> Iterator[tuple[dict[Apply, int], set[str]]]:
+        waiting = [node for node in waiting if node in holding]
+        while waiting:
+            node = waiting.pop()
+            if node.name == "hyperopt_param":
+                found = found | {label_of(node)}
+            elif node.name != "switch":
+                waiting += holding.intersection(node.inputs())
+            else:
+                selector, *options = node.pos_args
+                for i in [chosen[selector]] if selector in chosen else range(len(options)):
+                    yield from ways([*waiting, options[i]], chosen | {selector: i}, found)
+                return
+        yield chosen, found
+
+    return itertools.islice(ways([space], {}, set()), MOST_BRANCHES)
 
 
 def _assignments(

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hyperopt.base import Domain, Trials
@@ -33,13 +33,14 @@ from hyperopt_hyperband._documents import (
     documents,
     everyones,
     in_order,
+    known_at,
     left_behind,
     newest_first,
     stamp_of,
     vals_of,
 )
 from hyperopt_hyperband._promotion import BracketState
-from hyperopt_hyperband._schedule import Schedule, schedule
+from hyperopt_hyperband._schedule import Budget, Schedule, schedule
 from hyperopt_hyperband._space import BudgetLabel, contains, name_of, option_names
 
 BracketKey = tuple[int, int]
@@ -86,9 +87,9 @@ NOWHERE = -1
 """A position that no stamp has."""
 
 
-def space_of(domain: Domain, label: str | None) -> Space:
-    """The space of a run, with the label that holds its budget."""
-    has = functools.partial(contains, domain.expr, budget_label=label)
+def space_of(domain: Domain, budgets: Collection[str]) -> Space:
+    """The space of a run, with the labels that hold its budget."""
+    has = functools.partial(contains, domain.expr, budgets=budgets)
     return Space(name_of(domain.expr), has, domain.params.keys(), option_names(domain.expr))
 
 
@@ -105,10 +106,10 @@ def could_draw(domain: Domain, document: Document) -> bool:
     """Whether the space could have drawn a document's hyperparameters, where it has those labels."""
     its = stamp_of(document)
     if its is not None:
-        return space_of(domain, its.get("label")).holds(document)
-    label = next((str(name) for name in domain.params if isinstance(name, BudgetLabel)), None)
+        return space_of(domain, {its["label"]} if "label" in its else ()).holds(document)
     vals = vals_of(document)
-    return set(vals) != domain.params.keys() or contains(domain.expr, vals, label)
+    nodes = {str(name) for name in domain.params if isinstance(name, BudgetLabel)}
+    return set(vals) != domain.params.keys() or contains(domain.expr, vals, nodes)
 
 
 ANY = Space(0, lambda _: True)
@@ -176,8 +177,14 @@ def newest_schedule(trials: Trials) -> Schedule | None:
     for document in reversed(documents(trials)):
         found = stamp_of(document)
         if found and "foreign" not in found:
-            return schedule(found["min_budget"], found["max_budget"], found["eta"])
+            return schedule_of(found)
     return None
+
+
+def schedule_of(stamp: Mapping[str, Any]) -> Schedule:
+    """The schedule that a stamp tells of, but for a step of its budgets."""
+    plan = schedule(stamp["min_budget"], stamp["max_budget"], stamp["eta"])
+    return replace(plan, shares_of="the full budget") if "share" in stamp else plan
 
 
 def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Document]:
@@ -194,17 +201,18 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
             continue
         key = its["run"], (its["iteration"], its["bracket"])
         state = places.setdefault(key, BracketState(tuple({} for _ in range(its["bracket"] + 1))))
-        plan = schedule.bracket(its["bracket"]).rungs[its["rung"]]
+        rungs = schedule.bracket(its["bracket"]).rungs
         rung = state.rungs[its["rung"]]
         if (before := rung.get(its["config"])) is not None:  # issued again after an interruption
             fits = left_behind(before) and before["tid"] != document["tid"] and _alike(before, document)
-        elif len(rung) == plan.configurations:
+        elif len(rung) == rungs[its["rung"]].configurations:
             fits = False
         elif its["rung"] == 0:
             fits = its["config"] == document["tid"]
         else:
-            below = state.rungs[its["rung"] - 1].get(its["config"])
+            below = state.below(its["config"], its["rung"])
             fits = below is not None and below["tid"] == its.get("below") and _alike(below, document)
+            fits = fits and _known_at(below, rungs[its["rung"] - 1].budget)
         fits = fits and space.holds(document)
         if fits:
             rung[its["config"]] = document
@@ -312,6 +320,12 @@ def _counting(
         last = max(_order(key) for key in counting if key in chains)
         chains = {key: chain for key, chain in chains.items() if key in counting or _order(key) > last}
     return chains, misfits
+
+
+def _known_at(document: Document | None, budget: Budget) -> bool:
+    """Whether an evaluation counts at a rung: as its own there, or as one that stands for it."""
+    known = None if document is None else known_at(document)
+    return known is not None and known >= budget
 
 
 def _alike(one: Document, other: Document) -> bool:

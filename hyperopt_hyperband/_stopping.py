@@ -10,7 +10,7 @@ from typing import Any
 from hyperopt.base import Trials
 
 from hyperopt_hyperband._call import shows_its_call
-from hyperopt_hyperband._documents import budget_of, documents, is_new, outcome, stamp_of, times_of
+from hyperopt_hyperband._documents import documents, is_new, level_of, outcome, stamp_of, times_of
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
 from hyperopt_hyperband._history import completed_iterations, read
 from hyperopt_hyperband._promotion import FAILED, Promote
@@ -113,7 +113,7 @@ def _expected_seconds(trials: Trials) -> float:
         begun, ended = times_of(document)
         value = outcome(document)
         if begun and ended and value is not None and value < FAILED:
-            seen.setdefault(budget_of(document), []).append((ended - begun).total_seconds())
+            seen.setdefault(level_of(document), []).append((ended - begun).total_seconds())
     if budget in seen:
         return median(seen[budget])
     known = [other for other in seen if other is not None]
@@ -128,7 +128,7 @@ def _next_budget(trials: Trials) -> Budget | None:
     everything = documents(trials)
     following = next((document for document in everything if is_new(document)), None)
     if following is not None:
-        return budget_of(following)
+        return level_of(following)
     plan = newest_schedule(trials)
     if plan is None or stamp_of(everything[-1]) is None:  # another algorithm goes on, or points do
         return None

@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import hyperopt
@@ -14,14 +14,15 @@ from hyperopt import base, tpe
 from hyperopt.base import Domain, validate_loss_threshold
 
 from hyperopt_hyperband._best_model import keep_best
+from hyperopt_hyperband._budget import find_budget
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
-    budget_of,
     copy_of,
     documents,
     is_outside,
     is_unfinished,
+    known_at,
     left_behind,
     outcome,
     own_options,
@@ -35,9 +36,9 @@ from hyperopt_hyperband._lifecycle import begin_again, fail, give_up, new_docume
 from hyperopt_hyperband._objective import wants_of
 from hyperopt_hyperband._points import vals_of_point
 from hyperopt_hyperband._progress import Bar
-from hyperopt_hyperband._schedule import Schedule, schedule
+from hyperopt_hyperband._schedule import Budget, Schedule, shown
 from hyperopt_hyperband._space import BudgetLabel
-from hyperopt_hyperband._stamps import check_labels, could_draw, issued_again, newest_schedule
+from hyperopt_hyperband._stamps import check_labels, could_draw, issued_again, newest_schedule, schedule_of
 from hyperopt_hyperband._warn import warn
 
 logger = logging.getLogger("hyperopt_hyperband")
@@ -215,12 +216,12 @@ def _reached(run: Run, trials: base.Trials, loss_threshold: float) -> bool:
     if not any(
         (loss := outcome(document)) is not None and loss < loss_threshold
         for document in documents(trials)
-        if (budget_of(document) or full) >= full and not is_outside(document)
+        if (known_at(document) or full) >= full and not is_outside(document)
     ):
         return False  # as a rule, and without reading all evaluations
     return any(
-        e.loss is not None and e.loss < loss_threshold and e.budget is not None and e.budget >= full
-        for e in evaluations(trials, schedule=plan, label=run.label)
+        e.loss is not None and e.loss < loss_threshold and (e.stands_for or 0) >= full
+        for e in evaluations(trials, schedule=plan, maxima=run.maxima)
         if not e.outside
     )
 
@@ -232,7 +233,8 @@ class Run:
     Attributes
     ----------
     points : those that are still to be suggested; None before the first suggestion
-    plan, label : Hyperband's schedule, and what holds the budget; None: not known yet, or there is none
+    plan : Hyperband's schedule; None: not known yet, or there is none
+    maxima : of what holds its budgets, as `evaluations` takes them
     short : it was said that max_evals is too few for a result at max_budget
     """
 
@@ -242,7 +244,7 @@ class Run:
     points: deque[Vals] | None = None
     bar: Bar | None = None
     plan: Schedule | None = None
-    label: str | None = None
+    maxima: dict[str, Budget | None] = field(default_factory=dict)
     short: bool = False
 
     def suggest(
@@ -273,17 +275,16 @@ class Run:
         plan = newest_schedule(self.trials)
         if plan is None or self.short or (best := incumbent_of(evaluations(self.trials))) is None:
             return
-        if best.budget is not None and best.budget < plan.max_budget:
+        if best.stands_for is not None and best.stands_for < plan.max_budget:
             warn(
-                f"fmin has ended before a result at max_budget={plan.max_budget:.10g}: what it returns is "
-                f"the best at budget {best.budget:.10g}; go on with these trials, to "
+                f"fmin has ended before a result at max_budget={shown(plan.max_budget)}: what it returns is "
+                f"the best at budget {shown(best.stands_for)}; go on with these trials, to "
                 f"max_evals={first_full(self.trials, plan)} at least"
             )
 
     def _start(self, suggested: Sequence[Document], domain: Domain) -> deque[Vals]:
         stamp = next(filter(None, map(stamp_of, suggested)), None)
-        plan = schedule(stamp["min_budget"], stamp["max_budget"], stamp["eta"]) if stamp else None
-        self.plan, self.label = plan, stamp.get("label") if stamp else None
+        self.plan = plan = schedule_of(stamp) if stamp else None
         points = deque(_due(self.trials, self._points(domain, stamp)))
         if plan is not None and self.max_evals is not None:
             self.short = _warn_if_short(self.trials, plan, self.max_evals, len(points))
@@ -298,7 +299,9 @@ class Run:
         if stamp is not None:
             # The draw has a label only where its branch is active; a partial names it always.
             label = getattr(self.algo, "keywords", {}).get("budget", stamp.get("label"))
-            full.setdefault(str(label), stamp["max_budget"])
+            budgets = find_budget(domain, label)
+            self.maxima = budgets.maxima
+            full |= {knob.label: knob.max_budget for knob in budgets.knobs}
         for i, point in enumerate(self.trials.points_to_evaluate):
             try:
                 vals = vals_of_point(domain.expr, point, full)
@@ -326,12 +329,12 @@ def _due(trials: Trials, points: Iterable[Vals]) -> list[Vals]:
 
 def _warn_if_short(trials: Trials, plan: Schedule, max_evals: int, points: int) -> bool:
     full = plan.max_budget
-    if any(e.place and e.budget == full and e.status == "ok" for e in evaluations(trials, schedule=plan)):
+    if any(e.place and e.stands_for == full and e.status == "ok" for e in evaluations(trials, schedule=plan)):
         return False
     first = first_full(trials, plan) + points
     if max_evals < first:
         warn(
-            f"max_evals={max_evals} is too few for a result at max_budget={full:.10g}: the first takes "
+            f"max_evals={max_evals} is too few for a result at max_budget={shown(full)}: the first takes "
             f"max_evals={first}, a whole Hyperband iteration {plan.evaluations} evaluations; pass more, or "
             "raise min_budget"
         )

@@ -36,6 +36,11 @@ def number(value: Any) -> int | float | None:
     return value if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None
 
 
+def flag(value: Any) -> bool:
+    """Whether a value says yes, as Python, numpy, JSON or a database have it."""
+    return value is not None and str(value).lower() in ("true", "1", "1.0")
+
+
 def flat(value: Any) -> Any:
     """A value that can be compared, hashed and shown: a sequence as the text of a tuple, others as texts."""
     if isinstance(value, np.generic | np.ndarray) and value.size == 1:

@@ -7,16 +7,16 @@ import itertools
 import logging
 import numbers
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 
 from hyperopt.base import Domain, Trials
 
-from hyperopt_hyperband import _schedule
 from hyperopt_hyperband._ask_tell import ask, parameters, tell
 from hyperopt_hyperband._best_model import best_model, keep_best
-from hyperopt_hyperband._budget import BudgetRange, budget, find_budget, has_node, more_brackets, schedule
+from hyperopt_hyperband._budget import Budgets, budget, find_budget, has_node, more_brackets, schedule
 from hyperopt_hyperband._documents import Document, Vals, in_spark
 from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
-from hyperopt_hyperband._history import History, read
+from hyperopt_hyperband._history import Held, History, read
 from hyperopt_hyperband._lifecycle import disown, give_up, new_document, numbered, unused
 from hyperopt_hyperband._objective import NO_TRIAL, Wants, check_objective, sees_trial, wants_of, with_budget
 from hyperopt_hyperband._promotion import Promote, Retry, Sample
@@ -35,8 +35,8 @@ from hyperopt_hyperband._samplers import (
     untried,
 )
 from hyperopt_hyperband._saving import load_trials, save_trials
-from hyperopt_hyperband._schedule import Budget, Schedule
-from hyperopt_hyperband._space import configurations, hyperparameters
+from hyperopt_hyperband._schedule import Bracket, Budget, Schedule
+from hyperopt_hyperband._space import configurations, hyperparameters, without_budget
 from hyperopt_hyperband._stamps import BracketKey, check_labels, space_of
 from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._tables import counted
@@ -77,7 +77,7 @@ def suggest(
     min_budget: Budget | None = None,
     max_budget: Budget | None = None,
     eta: Budget = 3,
-    budget: str | None = None,
+    budget: str | Sequence[str] | None = None,
     sampler: Suggest | Model | None = None,
     random_share: float = 0.25,
 ) -> list[Document]:
@@ -97,9 +97,9 @@ def suggest(
         what the objective of `hyperband.with_budget` has as its default for the budget, or 81.
     eta : int or float, at least 2
         Each rung keeps the best 1/eta of its configurations. Default 3.
-    budget : str, optional
-        The label of a numeric hyperparameter that is the budget. Default: the space's
-        `hyperband.budget` node, where it has one.
+    budget : str or list of str, optional
+        The label of a numeric hyperparameter that is the budget, or those of several, at most one of them
+        active in a configuration. Default: the space's `hyperband.budget` nodes, where it has some.
     sampler : callable, or a model, optional
         What draws the configurations: `bohb.gaussian_process`, or any algorithm of Hyperopt, such as
         `tpe.suggest`. That sees one document a configuration, the evaluation at the highest budget reached,
@@ -126,38 +126,39 @@ def suggest(
     wants = wants_of(domain.fn)
     full_budget = wants and wants.full_budget
     budgets = find_budget(domain, budget, min_budget, max_budget, default=full_budget)
-    plan = _schedule.schedule(budgets.min_budget, budgets.max_budget, eta, step=budgets.step)
+    plan = budgets.plan(eta)
     if model is not None:
-        model.check(domain, budgets.label)
-    history = read(trials, plan, space_of(domain, budgets.label))
+        model.check(domain, budgets.labels)
+    history = read(trials, plan, space_of(domain, budgets.labels))
     if history.run is None:
         history.run = int(seed)
     check_labels(history.labels(), domain)
     if history.foreign or not history.brackets:
         _check_start(plan, domain, trials, wants)
-        _warn_at_start(history, budgets, domain, random=model is None)
+        _warn_at_start(history, budgets, domain, random=model is None, named=budget is not None)
     _settle(trials, history)
     if wants and wants.checkpoint:
-        drop(trials, history, wants.checkpoint_dir, budgets.label)
+        drop(trials, history, wants.checkpoint_dir, budgets.labels)
     if wants and wants.keep_model and not isinstance(trials, OwnTrials):  # these drop after they are saved
         keep_best(trials)
     issued: list[Document] = []
 
     def draws(number: int, start_budget: Budget) -> Iterator[Drawn]:
-        rng, label = generator(seed, number), budgets.label
+        rng = generator(seed, number)
         asked = model if model is not None and rng.random() >= random_share else None
-        few = few_configurations(domain.expr, label)
-        known = _known(trials, issued, domain, plan, label) if asked or few else []
+        few = few_configurations(domain.expr, budgets.labels)
+        known = _known(trials, issued, domain, plan, budgets) if asked or few else []
         found = random_draws(domain, rng)
         if asked:
-            request = Request(domain, known, label, start_budget, plan.max_budget, seed)
+            full = {knob.label: knob.max_budget for knob in budgets.knobs}
+            request = Request(domain, known, full, start_budget, plan.max_budget, seed)
             found = itertools.chain(model_draws(asked, request, rng), found)
-        return untried(few, found, known, label, plan.max_budget) if few else found
+        return untried(few, found, known, budgets.labels, plan.max_budget) if few else found
 
     ids = unused(new_ids, trials, ascending=history.linked)
     for number, new_id in zip(numbered(ids, trials), ids, strict=True):
         own_draws = functools.partial(draws, number)
-        document = _next_document(new_id, domain, trials, budgets.label, history, own_draws)
+        document = _next_document(new_id, domain, trials, budgets, history, own_draws)
         issued.append(document)  # for the next draw to know
     return issued
 
@@ -166,63 +167,65 @@ def _next_document(
     new_id: Hashable,
     domain: Domain,
     trials: Trials,
-    label: str | None,
+    budgets: Budgets,
     history: History,
     draws: Callable[[Budget], Iterator[Drawn]],
 ) -> Document:
     while True:
         key, action = history.next_action()
-        rungs = history.schedule.bracket(key[1]).rungs
+        bracket = history.schedule.bracket(key[1])
+        rungs = bracket.rungs
         by_model = False
         match action:
             case Sample():
                 taken = history.drawn(key)
-                start_budget = rungs[0].budget
-                drawn = draws(start_budget)
-                found = ((_at_budget(vals, label, start_budget), by_model) for vals, by_model in drawn)
-                new = next((each for each in found if each[0] not in taken), None)
+                drawn = draws(rungs[0].budget)
+                found = ((_at_rung(vals, budgets, bracket, 0), by_model) for vals, by_model in drawn)
+                new = next((each for each in found if each[0][0] not in taken), None)
                 if new is None:
                     history.brackets[key].closed = True
                     logger.info("%s: no more than %d distinct configurations found", _where(key), len(taken))
                     continue
-                config, rung, (vals, by_model) = new_id, 0, new
+                config, rung, ((vals, held), by_model) = new_id, 0, new
                 if not taken:
                     logger.info("%s opens: %s", _where(key), ", ".join(map(str, rungs)))
             case Retry(config):
-                rung, vals = 0, _at_budget(history.vals(key, action), label, rungs[0].budget)
+                rung = 0
+                vals, held = _at_rung(history.vals(key, action), budgets, bracket, rung)
             case Promote(config, rung):
-                vals = _at_budget(history.vals(key, action), label, rungs[rung].budget)
+                vals, held = _at_rung(history.vals(key, action), budgets, bracket, rung)
                 goes_up = "%s: configuration %s goes up to rung %d, budget %.4g"
                 logger.info(goes_up, _where(key), config, rung, rungs[rung].budget)
         document = new_document(new_id, vals, domain, trials)
-        held = label if label and vals[label] else None
         return history.issue(document, key, rung, config, held, by_model=by_model)
 
 
-def _at_budget(vals: Vals, label: str | None, budget: Budget) -> Vals:
-    """The same configuration at a budget, as plain values; in an inactive branch its label stays empty."""
-    return {
-        str(name): [budget] if name == label and len(value) else list(map(as_number, value))
-        for name, value in vals.items()
-    }
+def _at_rung(vals: Vals, budgets: Budgets, bracket: Bracket, rung: int) -> tuple[Vals, Held]:
+    """The same configuration at a rung, as plain values, and its budget there.
+
+    In an inactive branch its label stays empty.
+    """
+    held = budgets.held(vals, bracket, rung)
+    plain = {str(name): list(map(as_number, value)) for name, value in vals.items()}
+    return plain if held.label is None else plain | {held.label: [held.value]}, held
 
 
 def _known(
-    trials: Trials, issued: list[Document], domain: Domain, plan: Schedule, label: str | None
+    trials: Trials, issued: list[Document], domain: Domain, plan: Schedule, budgets: Budgets
 ) -> list[Evaluation]:
     """The evaluations that a model may learn from: those whose values the space's hyperparameters can have.
 
-    What was interrupted has been issued again, or will be. A point that names an option of a choice instead
-    of its index has failed.
+    A result counts at the largest budget at which it is known. What was interrupted has been issued again, or
+    will be. A point that names an option of a choice instead of its index has failed.
     """
     space = hyperparameters(domain.expr)
     return [
-        e
-        for e in evaluations(trials, issued, schedule=plan, label=label)
+        e if e.stands_for == e.budget else replace(e, budget=e.stands_for)
+        for e in evaluations(trials, issued, schedule=plan, maxima=budgets.maxima)
         if e.status != "interrupted"
         and e.vals.keys() <= domain.params.keys()
         and all(
-            isinstance(value, int | float) and (name == label or space[name].has(value))
+            isinstance(value, int | float) and (name in budgets.labels or space[name].has(value))
             for name, value in e.vals.items()
         )
     ]
@@ -258,7 +261,7 @@ def _check_start(plan: Schedule, domain: Domain, trials: Trials, wants: Wants | 
             claim(wants.checkpoint_dir)
 
 
-def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, random: bool) -> None:
+def _warn_at_start(history: History, budgets: Budgets, domain: Domain, *, random: bool, named: bool) -> None:
     """Tell, at the first suggestion of a run, what its user may not expect."""
     plan = history.schedule
     if history.foreign:
@@ -266,7 +269,13 @@ def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, rando
             f"{history.foreign} trials come from a Hyperband run with other min_budget, max_budget or eta: "
             "they take no place in the schedule; pass the options of that run to go on with it"
         )
-    if len(plan.brackets) > 1 and budgets.label is None and not sees_trial(domain):
+    if named and (without := without_budget(domain.expr, budgets.labels)):
+        warn(
+            f"no budget is active in {', '.join(without)}: there, a first evaluation counts as the result at "
+            "max_budget, and is not repeated; where another hyperparameter is the budget, name it too, as in "
+            f"budget={[*sorted(budgets.labels), '...']}"
+        )
+    if len(plan.brackets) > 1 and not budgets.knobs and not sees_trial(domain):
         warn(
             "the objective can't see its budget, so every evaluation costs the same: put "
             "hyperband.budget(label, min_budget, max_budget) into the space, name one of its hyperparameters "
@@ -277,9 +286,9 @@ def _warn_at_start(history: History, budgets: BudgetRange, domain: Domain, rando
         warn(
             f"min_budget={plan.min_budget} times eta={plan.eta} is above max_budget={plan.max_budget}, so "
             f"every evaluation is at max_budget: plain {'random ' * random}search at full budget; for lower "
-            f"budgets take {more_brackets(plan, budgets.step)}"
+            f"budgets take {more_brackets(plan, budgets)}"
         )
-    every = configurations(domain.expr, budgets.label) or ()
+    every = configurations(domain.expr, budgets.labels) or ()
     distinct = sum(1 for _ in itertools.islice(every, plan.configurations))
     if 0 < distinct < plan.configurations:
         warn(

@@ -50,9 +50,10 @@ AXIS = {"evaluations": "evaluations", "total_budget": "total budget", "seconds":
 def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     """Every evaluation by budget and loss: one line a configuration, through its rungs.
 
-    Configurations that reached max_budget stand out, those that were promoted less so; a star marks the
-    incumbent, crosses at the upper edge failed evaluations. A trial without a budget counts as evaluated at
-    max_budget, and is left out where no max_budget is known.
+    Configurations that reached max_budget stand out, those that were promoted less so; the line of a final
+    result goes on to max_budget without a dot. A star marks the incumbent, crosses at the upper edge failed
+    evaluations. A trial without a budget counts as evaluated at max_budget, and is left out where no
+    max_budget is known.
     """
     plan = newest_schedule(trials)
     everything = [e for e in read.evaluations(trials) if e.budget is not None]
@@ -64,13 +65,15 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     drawn = set()
     for line in lines.values():
         line.sort(key=lambda e: e.spent)
-        full = plan is not None and line[-1].spent == plan.max_budget
+        known = [e for e in line[-1:] if e.stands_for != e.spent]
+        full = plan is not None and (line[-1].stands_for or 0) >= plan.max_budget
         kind = "reached max_budget" if full else "promoted" if len(line) > 1 else "not promoted"
         color, size, width = KINDS[kind]
         ax.plot(
-            [e.spent for e in line],
-            _losses(line),
+            [e.spent for e in line] + [e.stands_for for e in known],
+            _losses([*line, *known]),
             "o-",
+            markevery=range(len(line)),
             color=color,
             markersize=size,
             linewidth=width,
@@ -78,7 +81,7 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
             label=f"_{kind}" if kind in drawn else kind,
         )
         drawn.add(kind)
-    _mark_incumbent(ax, everything, [(e, e.spent) for e in everything])
+    _mark_incumbent(ax, everything, [(e, e.stands_for or e.spent) for e in everything])
     _mark_failures(ax, [e.spent for e in everything if e.status == "failed"])
     _scale_losses(ax, everything)
     if ticks := sorted({e.budget for e in everything if e.budget is not None}):
@@ -96,7 +99,7 @@ def incumbent(
 ) -> Axes:
     """The incumbent's loss as the search goes on, of one run or of several to compare.
 
-    A marker is a new incumbent. A line is dashed while its incumbent was evaluated below the largest
+    A marker is a new incumbent. A line is dashed while its incumbent's result is of less than the largest
     budget of all runs. What lies above the losses that each run had after a tenth of its way is out of view.
 
     Parameters
@@ -118,7 +121,7 @@ def incumbent(
     named = trials if isinstance(trials, Mapping) else {"incumbent": trials}
     runs = {name: _finished(run) for name, run in named.items()}
     [ax] = _panels(ax, 1)
-    full = max((e.budget for run in runs.values() for e in run if e.budget is not None), default=1)
+    full = max((e.stands_for for run in runs.values() for e in run if e.stands_for is not None), default=1)
     in_view: list[float] = []
     dashed = False
     for i, (name, run) in enumerate(runs.items()):
@@ -126,7 +129,7 @@ def incumbent(
         steps = zip(_progress(run, against, full), read.incumbents(run), strict=True)
         path = [(x, best) for x, best in steps if best is not None and not math.isnan(x)]
         new = [k for k, (_, best) in enumerate(path) if k == 0 or best is not path[k - 1][1]]
-        below = sum(best.budget is not None and best.budget < full for _, best in path)
+        below = sum(best.stands_for is not None and best.stands_for < full for _, best in path)
         dashed |= below > 0
         parts = [(0, path[: below + 1], "--", 1.2)] if below else []
         parts += [(below, path[below:], "-", 2.0)] if below < len(path) else []
@@ -194,8 +197,8 @@ def hyperparameters(
 ) -> list[Axes]:
     """The loss against each hyperparameter, one Axes each.
 
-    The higher the budget of an evaluation, the darker and larger its dot. A star marks the incumbent,
-    crosses at the upper edge failed evaluations.
+    The higher the budget of an evaluation, that for which a final result stands, the darker and larger its
+    dot. A star marks the incumbent, crosses at the upper edge failed evaluations.
 
     Parameters
     ----------
@@ -222,14 +225,14 @@ def hyperparameters(
         raise ValueError(f"labels={unknown!r} are in no evaluation: pass some of {sorted(present)}")
     panels = _panels(ax, len(labels))
     known = {} if space is None else spaces.hyperparameters(space)
-    shades = _shades({e.budget for e in everything if e.budget is not None})
+    shades = _shades({e.stands_for for e in everything if e.stands_for is not None})
     for axes, label in zip(panels, labels, strict=True):
         found = known.get(label) or _guessed(label, [e.vals[label] for e in everything if label in e.vals])
         held = [(e, found.number(e.vals[label])) for e in everything if label in e.vals]
         inside = [(e, value) for e, value in held if value is not None]
         at = [(e, _position(value, i, found)) for i, (e, value) in enumerate(inside)]
         for i, (budget, color) in enumerate(shades.items() or [(None, DARK)]):
-            dots = [(e, x) for e, x in at if e.loss is not None and e.budget == budget]
+            dots = [(e, x) for e, x in at if e.loss is not None and e.stands_for == budget]
             axes.scatter(
                 [x for _, x in dots],
                 _losses(e for e, _ in dots),

@@ -43,7 +43,8 @@ class Simulation:
     whatever the order in which evaluations finish. With `serial`, evaluations are lost as they are in a
     serial run: the process dies, and the document stays RUNNING. With `asks`, a serial Trials' documents are
     handed out by `hyperband.ask`, or just marked RUNNING, and told. With `points`, the space has as many,
-    with `nested` in a choice within a choice.
+    with `nested` in a choice within a choice. A share `finals` of the configurations stops early, at a budget
+    of its own. With `knobs` = 1 or 2, the space is a choice of so many kinds with a budget, and one without.
     """
 
     min_budget: int = 1
@@ -58,6 +59,8 @@ class Simulation:
     ties: int = 10**6
     points: int | None = None
     nested: bool = False
+    finals: float = 0.0
+    knobs: int = 0
     algo: Callable = hyperband.suggest
     iterations: int = 2
     seed: int = 0
@@ -67,11 +70,14 @@ class Simulation:
         # A stream of its own: the same configurations come up whatever happens to the evaluations.
         self.seeds = random.Random(self.seed)
         self.suggest = partial(self.algo, eta=self.eta)
-        self.plan = hyperband.schedule(self.min_budget, self.max_budget, self.eta)
-        self.space = {
-            "x": self.hyperparameters(),
-            "b": hyperband.budget("b", self.min_budget, self.max_budget),
-        }
+        self.bounds = {"b": (self.min_budget, self.max_budget)}
+        if self.knobs == 2:
+            self.bounds["c"] = (2 * self.min_budget, 5 * self.max_budget)
+        nodes = {label: hyperband.budget(label, *bounds) for label, bounds in self.bounds.items()}
+        kinds = [{"kind": label, label: node} for label, node in nodes.items()] + [{"kind": "without"}]
+        knobs = {"kinds": hp.choice("kinds", kinds)} if self.knobs else nodes
+        self.space = {"x": self.hyperparameters(), **knobs}
+        self.plan = hyperband.schedule(self.space, eta=self.eta)
         self.domain = Domain(lambda _: 0.0, self.space)
         self.trials = Trials() if self.serial or self.asks else AsyncTrials()
         self.injected = dict.fromkeys(("restart", "interrupted", *FAULTS), 0)
@@ -137,9 +143,31 @@ class Simulation:
         self.trials.refresh()
         return bool(docs)
 
+    def level(self, doc):
+        return doc["misc"]["hyperband"].get("share", doc["misc"]["budget"])
+
+    def value(self, label, level):
+        """What a budget node holds at a rung."""
+        low, high = self.bounds[label]
+        return level if self.knobs < 2 else max(low, round(level * high))
+
+    def stop(self, doc):
+        """The level at which a configuration stops early; infinite where it does not."""
+        rng = random.Random(f"{written(without_budget(doc))} {self.seed} stop")
+        levels = [rung.budget for rung in self.plan.brackets[0].rungs]
+        return rng.choice(levels) if rng.random() < self.finals else math.inf
+
+    def known_at(self, doc, level):
+        """Whether a finished evaluation tells what one at a higher level would bring."""
+        active = [label for label in self.bounds if len(doc["misc"]["vals"][label])]
+        final = not active or doc["result"].get("final")
+        return final or self.value(active[0], level) == self.value(active[0], self.level(doc))
+
     def outcome(self, doc):
-        vals = sorted((k, v) for k, v in doc["misc"]["vals"].items())
-        rng = random.Random(repr([(k, [float(f"{x:.9g}") for x in v]) for k, v in vals]) + str(self.seed))
+        vals = dict(doc["misc"]["vals"])
+        if self.level(doc) > self.stop(doc):
+            vals = {label: vals[label] if label not in self.bounds else ["stopped"] for label in vals}
+        rng = random.Random(written(vals) + str(self.seed))
         if rng.random() < self.faults:
             return rng.choice(FAULTS)
         return rng.randrange(self.ties) / 7 - 1
@@ -152,7 +180,8 @@ class Simulation:
         if self.asks and outcome not in ("cancel", "missing") and len(alike) == 1:
             told = {"raise": RuntimeError(), "fail": {"status": STATUS_FAIL}, "none": LOSS_NONE}
             copy = json.loads(json.dumps(doc, default=str))
-            hyperband.tell(self.trials, copy, told[outcome] if outcome in told else float(outcome))
+            result = told[outcome] if outcome in told else self.result(doc, outcome)
+            hyperband.tell(self.trials, copy, result)
             return
         doc["state"] = JOB_STATE_DONE
         match outcome:
@@ -167,8 +196,12 @@ class Simulation:
             case "none":
                 doc["result"] = LOSS_NONE
             case _:
-                doc["result"] = {"status": STATUS_OK, "loss": float(outcome)}
+                doc["result"] = self.result(doc, outcome)
         self.trials.refresh()
+
+    def result(self, doc, outcome):
+        final = {"final": self.level(doc) >= self.stop(doc)} if self.finals else {}
+        return {"status": STATUS_OK, "loss": float(outcome), **final}
 
     def restart(self):
         """The process dies and comes back with what it has saved: pickled, or as BSON."""
@@ -216,16 +249,30 @@ class Simulation:
             assert len(rungs[0]) == foot, "rung 0 is filled, and never refilled"
         else:
             self.check_draws(rungs[0], foot)
+        entered = rungs[0]
         for i, rung in enumerate(bracket.rungs):
             for config, doc in rungs[i].items():
-                assert doc["misc"]["budget"] == rung.budget
-                assert doc["misc"]["vals"]["b"] == [rung.budget]
+                self.check_budget(doc, rung)
                 assert without_budget(doc) == vals[config], "a promotion is the same configuration"
             if i < bracket.s:
-                losses = {config: loss(doc) for config, doc in rungs[i].items()}
+                losses = {config: loss(doc) for config, doc in entered.items()}
                 survivors = sorted((value, config) for config, value in losses.items() if value < math.inf)
                 best = {config for _, config in survivors[: bracket.rungs[i + 1].configurations]}
-                assert set(rungs[i + 1]) == best, "what goes up is what the synchronous rule chooses"
+                above = bracket.rungs[i + 1].budget
+                known = {config: entered[config] for config in best if self.known_at(entered[config], above)}
+                assert set(rungs[i + 1]) == best - known.keys(), (
+                    "what goes up is what the synchronous rule chooses"
+                )
+                entered = rungs[i + 1] | known
+
+    def check_budget(self, doc, rung):
+        """It is evaluated at the budget of its rung, which the active node holds."""
+        assert self.level(doc) == rung.budget
+        held = {label: doc["misc"]["vals"][label] for label in self.bounds}
+        active = [label for label, value in held.items() if len(value)]
+        assert len(active) <= 1
+        for label in active:
+            assert held[label] == [self.value(label, rung.budget)] == [doc["misc"]["budget"]]
 
     def check_draws(self, rung, foot):
         """A small space: no configuration that has been at max_budget is drawn while others are left."""
@@ -263,7 +310,12 @@ def loss(doc):
 
 
 def without_budget(doc):
-    return {label: value for label, value in doc["misc"]["vals"].items() if label != "b"}
+    return {label: value for label, value in doc["misc"]["vals"].items() if label not in ("b", "c")}
+
+
+def written(vals):
+    """Values as text, the same wherever the document has been."""
+    return repr([(k, [f"{x:.9g}" if x != "stopped" else x for x in v]) for k, v in sorted(vals.items())])
 
 
 @dataclass
@@ -339,11 +391,15 @@ class Disrupted(Simulation):
     def check_promotion(self, doc, rows):
         its = doc["misc"]["hyperband"]
         rungs = self.plan.bracket(its["bracket"]).rungs
-        assert doc["misc"]["budget"] == rungs[its["rung"]].budget == doc["misc"]["vals"]["b"][0]
+        self.check_budget(doc, rungs[its["rung"]])
         if its["rung"] > 0:
-            below = its["iteration"], its["bracket"], its["rung"] - 1
-            rung = [row for row in rows if (row["iteration"], row["bracket"], row["rung"]) == below]
-            [source] = [row for row in rung if row["config"] == its["config"]]
+            own = [
+                row
+                for row in rows
+                if (row["iteration"], row["bracket"]) == (its["iteration"], its["bracket"])
+            ]
+            rung = [row for row in own if row["rung"] == its["rung"] - 1]
+            *_, source = [row for row in own if row["config"] == its["config"] and row["rung"] < its["rung"]]
             own = {name: value[0] if value else None for name, value in without_budget(doc).items()}
             assert {name: source.get(f"param_{name}") for name in own} == own, "the same configuration"
             assert source["status"] == "ok"
@@ -364,7 +420,7 @@ class Disrupted(Simulation):
         assert len(set(places)) == len(places), "each configuration counts once in a rung"
         for rung in report.rungs:
             assert rung.evaluations + rung.pending <= rung.planned
-            assert rung.promoted <= rung.evaluations + rung.pending
+            assert rung.promoted <= rung.evaluations + rung.pending + rung.carried <= rung.planned
         hyperband.no_progress()(self.trials)
         try:
             best = hyperband.incumbent(self.trials)
@@ -423,6 +479,8 @@ class Disrupted(Simulation):
                 restarts=self.restarts,
                 asks=self.asks,
                 iterations=self.iterations,
+                finals=self.finals,
+                knobs=self.knobs,
                 seed=self.seed + self.rng.randint(0, 1),
             )
             other.space, other.domain = self.space, self.domain

@@ -61,9 +61,9 @@ def test_until_an_evaluation_has_succeeded_at_the_full_budget_draws_are_random()
     vals = {"x": 1.0, "y": 0.0, "epochs": 9}
     low, failed, pending = (evaluation(0, *each, vals) for each in ((3, 0.5), (9, math.inf), (9, None)))
     for known in ([], [low], [low, failed], [low, failed, pending]):
-        assert draw(Request(domain, known, "epochs", 1, 9, seed=0)) is None
+        assert draw(Request(domain, known, {"epochs": 9}, 1, 9, seed=0)) is None
     known = [low, evaluation(1, 9, 0.7, vals)]
-    assert draw(Request(domain, known, "epochs", 1, 9, seed=0)) is not None
+    assert draw(Request(domain, known, {"epochs": 9}, 1, 9, seed=0)) is not None
 
 
 def evaluated_twice(ranks):
@@ -89,7 +89,7 @@ def test_as_many_draws_learn_from_all_budgets_as_these_agree(monkeypatch, ranks,
 
     def saw_low(start):
         low.clear()
-        assert all(draw(Request(domain, known, "epochs", start, 9, seed)) for seed in range(100))
+        assert all(draw(Request(domain, known, {"epochs": 9}, start, 9, seed)) for seed in range(100))
         return np.mean(low)
 
     assert saw_low(9) == (pytest.approx(share, abs=0.1) if 0 < share < 1 else share)
@@ -363,7 +363,7 @@ def test_parameters_that_are_expressions_are_refused():
     space = {"x": hp.uniform("x", 0, hp.uniform("y", 1, 2))}
     known = [evaluation(0, 9, 1.0, {"x": 0.5, "y": 1.0})]
     with pytest.raises(ValueError, match="'x' has parameters that are expressions"):
-        draw(Request(Domain(len, space), known, None, 1, 9, seed=0))
+        draw(Request(Domain(len, space), known, {}, 1, 9, seed=0))
 
 
 EXPRESSIONS = {

@@ -45,7 +45,7 @@ def test_tpe_goes_on_from_hyperband_s_trials(space):
 def test_a_space_survives_pickle_and_copy(space):
     for again in (pickle.loads(pickle.dumps(space)), copy.deepcopy(space)):
         assert knob(again) == knob(space)
-        assert (knob(again).label, knob(again).min_budget, knob(again).max_budget) == ("epochs", 1, 9)
+        assert (knob(again).labels, knob(again).min_budget, knob(again).max_budget) == ({"epochs"}, 1, 9)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_an_expression_over_the_budget_is_refused_where_a_run_goes_on():
     ],
 )
 def test_bare_or_under_a_conversion_the_budget_may_stand_anywhere(space):
-    assert knob(space, "e").label == "e"
+    assert knob(space, "e").labels == {"e"}
 
 
 def test_bounds_that_agree_may_be_given_twice(space):

@@ -65,7 +65,7 @@ def domain_of(space):
 
 def drawn(space, size, seed=0):
     domain = domain_of(space)
-    axes = encoding.axes(domain, "epochs")
+    axes = encoding.axes(domain, {"epochs"})
     return domain, axes, encoding.random_rows(axes, domain, np.random.default_rng(seed), size)
 
 
@@ -108,7 +108,7 @@ def test_a_variation_that_counts_as_valid_is_one_of_the_space(name):
     for child in children:
         vals = encoding.assignment(axes, child)
         given = {label for label, value in vals.items() if value}
-        if contains(domain.expr, vals, "epochs"):
+        if contains(domain.expr, vals, {"epochs"}):
             valid += 1
             assert active(domain, vals) == given
         else:
@@ -126,7 +126,7 @@ def test_features_are_finite_and_numbers_lie_within_the_range(name):
 
 
 def test_what_rounds_to_nothing_is_the_low_end_of_a_log_range():
-    [axis] = encoding.axes(domain_of(SPACES["qloguniform"]), None)
+    [axis] = encoding.axes(domain_of(SPACES["qloguniform"]), ())
     units = axis.unit(np.array([0.0, math.exp(-3), 1.0, math.exp(3), np.nan]))
     np.testing.assert_allclose(units, [0, 0, 0.5, 1, np.nan], atol=1e-12)
 
@@ -170,7 +170,7 @@ def test_equal_configurations_are_equal_bytes():
     ],
 )
 def test_what_the_space_can_t_draw_is_not_valid(name, vals):
-    assert not contains(domain_of(SPACES[name]).expr, vals, None)
+    assert not contains(domain_of(SPACES[name]).expr, vals, ())
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -178,7 +178,7 @@ def test_what_the_space_draws_is_valid(name):
     domain, axes, rows = drawn(SPACES[name], 50)
     for row in rows:
         vals = encoding.assignment(axes, row)
-        assert contains(domain.expr, vals, "epochs")
+        assert contains(domain.expr, vals, {"epochs"})
 
 
 def test_parameters_that_are_expressions_are_refused():
@@ -186,4 +186,4 @@ def test_parameters_that_are_expressions_are_refused():
     with pytest.raises(
         ValueError, match="uniform of 'x' has parameters that are expressions: give it numbers"
     ):
-        encoding.axes(domain, None)
+        encoding.axes(domain, ())

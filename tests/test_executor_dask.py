@@ -9,7 +9,7 @@ from concurrent.futures import BrokenExecutor
 
 import pytest
 from conftest import loss, run
-from hyperopt import rand
+from hyperopt import hp, rand
 from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, JOB_STATE_ERROR
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
@@ -46,6 +46,25 @@ def test_hyperband_runs_on_all_workers(client, space):
     assert states(trials) == {JOB_STATE_DONE: 44}
     assert len({result["pid"] for result in trials.results}) > 1
     assert hyperband.incumbent(trials)["misc"]["budget"] == 9
+
+
+def test_a_budget_for_each_branch_and_final_results(client):
+    branches = [
+        {"C": hp.uniform("C", 0, 1)},
+        {"depth": hp.uniform("depth", 0, 1), "trees": hyperband.budget("trees", 3, 27)},
+        {"rate": hp.uniform("rate", 0, 1), "epochs": hyperband.budget("epochs", 10, 90)},
+    ]
+
+    def objective(params):
+        final = params.get("depth", 0) > 0.5 and params["trees"] > 3
+        return {"loss": min(params.values()) + 1, "status": "ok", "final": final, "params": params}
+
+    executor = client.get_executor()
+    trials = run(objective, hp.choice("model", branches), 60, ExecutorTrials(executor, parallelism=WORKERS))
+    calls = [repr(result["params"]) for result in trials.results]
+    assert len(set(calls)) == len(calls) == 60
+    known = [r["loss"] for r in hyperband.records(trials) if r["final"] or r["share"] == 1]
+    assert trials.best_trial["result"]["loss"] == min(known)
 
 
 def test_the_run_completes_though_workers_are_killed(client, space, tmp_path):

@@ -30,6 +30,8 @@ simulations = st.builds(
     faults=st.sampled_from([0.0, 0.1, 0.5, 0.95, 1.0]),
     restarts=st.sampled_from([0.0, 0.02]),
     ties=st.sampled_from([1, 3, 10**6]),
+    finals=st.sampled_from([0.0, 0.0, 0.3, 1.0]),
+    knobs=st.sampled_from([0, 0, 1, 2]),
     seed=st.integers(0, 2**31),
 )
 serial = st.builds(
@@ -39,6 +41,8 @@ serial = st.builds(
     ids=st.integers(1, 5),
     faults=st.sampled_from([0.0, 0.3]),
     restarts=st.sampled_from([0.05, 0.2]),
+    finals=st.sampled_from([0.0, 0.5]),
+    knobs=st.sampled_from([0, 1, 2]),
     serial=st.just(True),
     seed=st.integers(0, 2**31),
 )
@@ -49,6 +53,8 @@ asked = st.builds(
     ids=st.integers(1, 5),
     faults=st.sampled_from([0.0, 0.3]),
     restarts=st.sampled_from([0.0, 0.05]),
+    finals=st.sampled_from([0.0, 0.5]),
+    knobs=st.sampled_from([0, 1, 2]),
     asks=st.just(True),
     seed=st.integers(0, 2**31),
 )
@@ -61,6 +67,8 @@ disrupted = st.builds(
     faults=st.sampled_from([0.0, 0.1, 0.5]),
     restarts=st.sampled_from([0.0, 0.02, 0.1]),
     disruptions=st.integers(1, 5),
+    finals=st.sampled_from([0.0, 0.5]),
+    knobs=st.sampled_from([0, 1, 2]),
     algo=st.sampled_from([hyperband.suggest, hyperband.suggest, bohb.suggest]),
     seed=st.integers(0, 2**31),
 )

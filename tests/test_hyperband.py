@@ -396,7 +396,7 @@ def test_a_budget_in_a_branch_that_may_be_inactive():
         return params.get("x", 0.5)
 
     trials = run(objective, space, ITERATION)
-    assert sorted(place[1:] for place in places(trials)) == sorted(planned(hyperband.schedule(1, 9)))
+    assert {place[1:] for place in places(trials)} <= set(planned(hyperband.schedule(1, 9)))
     assert None in seen
     for epochs, doc in zip(seen, trials.trials, strict=True):
         assert epochs in (None, doc["misc"]["budget"])

@@ -265,6 +265,26 @@ def test_an_evaluation_whose_worker_has_died_holds_up_its_own_bracket_alone(by_h
     assert (rung.iteration, rung.bracket, rung.rung, rung.evaluations) == (0, 2, 0, 9)
 
 
+def test_a_budget_for_each_branch_and_final_results(by_hand):
+    branches = [
+        {"C": hp.uniform("C", 0, 1)},
+        {"depth": hp.uniform("depth", 0, 1), "trees": hyperband.budget("trees", 3, 27)},
+        {"rate": hp.uniform("rate", 0, 1), "epochs": hyperband.budget("epochs", 10, 90)},
+    ]
+
+    def objective(params):
+        final = bool(params.get("depth", 0) > 0.5 and params["trees"] > 3)
+        return {"loss": min(params.values()) + 1, "status": STATUS_OK, "final": final, "params": repr(params)}
+
+    run(objective, hp.choice("model", branches), 60, mongo_trials())
+    calls = [document["result"]["params"] for document in stored()]
+    assert len(set(calls)) == len(calls) == 60
+    report = hyperband.report(mongo_trials())
+    assert report.foreign == 0
+    assert report.saved_evaluations > 0
+    assert report.incumbent.stands_for == 1
+
+
 def test_views_of_one_store_do_not_meet(by_hand):
     for exp_key, objective in (("one", failing_at_the_foot), ("two", failing_at_the_top)):
         by_hand(exp_key=exp_key)

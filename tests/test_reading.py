@@ -332,7 +332,7 @@ def test_hyperparameters_of_any_form_are_read(vals):
     trials.refresh()
     assert hyperband.incumbent(trials)["tid"] == 99
     for record in hyperband.records(trials):
-        assert {type(value) for value in record.values()} <= {int, float, str, type(None)}
+        assert {type(value) for value in record.values()} <= {int, float, str, bool, type(None)}
     read_everywhere(trials)
 
 

@@ -384,7 +384,7 @@ def test_records_are_flat_and_alike(space):
         vals = {f"param_{label}": value for label, value in doc["misc"]["vals"].items() if label != "epochs"}
         assert {key for key in record if key.startswith("param_")} == vals.keys(), "all but the budget"
         assert all(record[key] == (value[0] if value else None) for key, value in vals.items())
-        assert {type(value) for value in record.values()} <= {int, float, str, type(None)}
+        assert {type(value) for value in record.values()} <= {int, float, str, bool, type(None)}
     table = io.StringIO()
     writer = csv.DictWriter(table, records[0])
     writer.writerows(records)

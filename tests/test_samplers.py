@@ -248,7 +248,7 @@ def test_one_document_a_configuration_ranked_by_budget_then_loss_then_failures_t
         ("a", 1, 5.0), ("b", 1, 1.0), ("c", 1, math.inf), ("d", 1, 0.5), ("e", 1, None),
         ("b", 3, 9.0), ("a", 3, 8.0), ("d", 3, math.inf), ("a", 9, None),
     )  # fmt: skip
-    trials = _ranked(Request(domain, known, None, 1, 9, seed=0))
+    trials = _ranked(Request(domain, known, {}, 1, 9, seed=0))
     ranks = {doc["misc"]["vals"]["x"][0]: doc["result"]["loss"] for doc in trials.trials}
     assert ranks == {6.0: 0, 5.0: 1, 7.0: 2, 2.0: 3, 4.0: 4}
     assert all(doc["state"] == JOB_STATE_DONE for doc in trials.trials)

@@ -104,7 +104,7 @@ def test_a_schedule_prints_as_a_table():
         "   0  9 x 1  5 x 3  3 x 9\n"
         "   1  3 x 3  1 x 9\n"
         "   2  1 x 9\n"
-        "one iteration: 22 evaluations of 17 configurations,\n"
+        "one iteration: at most 22 evaluations of 17 configurations,\n"
         "total budget 78 (8.67 x max_budget); with continued training 69 (7.67 x max_budget)"
     )
 

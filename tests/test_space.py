@@ -68,8 +68,8 @@ def test_a_distribution_tells_its_bounds_and_whether_it_is_log():
 
 def test_a_number_is_no_index_of_an_option():
     space = as_apply(hp.choice("c", ["a", "b", "c"]))
-    assert contains(space, {"c": [1]}, None)
-    assert not any(contains(space, {"c": [value]}, None) for value in (1.0, 0.5, "b", 3, -1))
+    assert contains(space, {"c": [1]}, ())
+    assert not any(contains(space, {"c": [value]}, ()) for value in (1.0, 0.5, "b", 3, -1))
 
 
 def test_what_a_switch_asks_decides():
@@ -105,7 +105,7 @@ def told(vals):
 @pytest.mark.parametrize(("space", "size"), COUNTED)
 def test_configurations_are_counted_as_they_are_drawn(space, size):
     domain = Domain(len, space)
-    counted = [told(vals) for vals in configurations(domain.expr, "n")]
+    counted = [told(vals) for vals in configurations(domain.expr, {"n"})]
     assert len(counted) == len(set(counted)) == size
     idxs, vals = rand.suggest_batch(range(5000), domain, None, np.random.default_rng(0))
     drawn = [dict.fromkeys(map(str, vals)) for _ in range(5000)]
@@ -127,7 +127,7 @@ def test_configurations_are_counted_as_they_are_drawn(space, size):
     ],
 )
 def test_what_has_no_number_of_configurations_is_not_counted(space):
-    assert configurations(Domain(len, space).expr, None) is None
+    assert configurations(Domain(len, space).expr, ()) is None
 
 
 def test_a_budget_node_is_a_hyperparameter_too():

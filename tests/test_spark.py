@@ -79,6 +79,45 @@ def test_a_hyperband_iteration(spark, parallelism):
     assert [rung.evaluations for rung in first] == [9, 3, 1, 5, 1, 3]
 
 
+BRANCHES = hp.choice(
+    "model",
+    [
+        {"C": hp.uniform("C", 0, 1)},
+        {"depth": hp.uniform("depth", 0, 1), "trees": hyperband.budget("trees", 3, 27)},
+        {"rate": hp.uniform("rate", 0, 1), "epochs": hyperband.budget("epochs", 10, 90)},
+    ],
+)
+
+
+def test_a_budget_for_each_branch_final_results_and_checkpoints(spark, tmp_path):
+    @hyperband.with_budget(checkpoint_dir=tmp_path / "checkpoints")
+    def train(params, budget=None, checkpoint=None):
+        if budget is None:
+            return {"loss": params["C"] + 0.3, "status": STATUS_OK, "trained": [0]}
+        trained = [*(checkpoint.state if checkpoint else []), budget]
+        first = params["depth"] if "depth" in params else params["rate"]
+        final = first > 0.8 and budget in (9, 30)
+        result = {"loss": first + 1 / len(trained), "status": STATUS_OK, "final": final, "trained": trained}
+        return result | {"checkpoint": trained}
+
+    trials = run(spark, train, 60, 3, BRANCHES)
+    values = {"trees": [3, 9, 27], "epochs": [10, 30, 90]}
+    stamps = [(doc["misc"]["hyperband"], doc["misc"]["vals"], doc["result"]) for doc in trials.trials]
+    for its, vals, result in stamps:
+        label = next((label for label in values if vals[label]), None)
+        assert its["rung"] == 0 or (label and not its.get("final"))
+        if label:
+            start = 2 - its["bracket"]
+            assert result["trained"] == values[label][start : start + its["rung"] + 1]
+    assert {len(result["trained"]) for _, _, result in stamps} == {1, 2, 3}
+    final = {its["config"] for its, _, result in stamps if result.get("final")}
+    assert not any(its["config"] in final and its["share"] == 1 and its["rung"] > 1 for its, *_ in stamps)
+    known = [
+        result["loss"] for its, _, result in stamps if its["share"] == 1 or "final" in its or result["final"]
+    ]
+    assert hyperband.incumbent(trials)["result"]["loss"] == min(known)
+
+
 def test_tasks_that_fail_are_never_promoted(spark):
     def objective(params):
         if params["x"] < 0:
