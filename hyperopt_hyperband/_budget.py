@@ -12,6 +12,7 @@ from hyperopt.pyll import scope
 from hyperopt.pyll.base import Apply
 
 from hyperopt_hyperband import _schedule
+from hyperopt_hyperband._branches import budgets_together
 from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import Vals
 from hyperopt_hyperband._history import Held
@@ -19,7 +20,6 @@ from hyperopt_hyperband._schedule import Bracket, Budget, Schedule, positive, po
 from hyperopt_hyperband._space import (
     BudgetLabel,
     Hyperparameter,
-    budgets_together,
     expression_over,
     hyperparameters,
 )

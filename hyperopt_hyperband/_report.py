@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,6 @@ from hyperopt_hyperband._correlation import over_all
 from hyperopt_hyperband._documents import documents, stamp_of
 from hyperopt_hyperband._evaluations import (
     Evaluation,
-    Place,
     evaluations,
     full_values,
     incumbent_of,
@@ -25,7 +23,7 @@ from hyperopt_hyperband._evaluations import (
     told_apart,
 )
 from hyperopt_hyperband._history import first_full
-from hyperopt_hyperband._promotion import FAILED, BracketState, advance
+from hyperopt_hyperband._rungs import RungReport, row_of, rungs_of
 from hyperopt_hyperband._schedule import Budget, Schedule, multiples, shown
 from hyperopt_hyperband._space import Hyperparameter, hyperparameters
 from hyperopt_hyperband._stamps import newest_schedule
@@ -34,35 +32,6 @@ from hyperopt_hyperband._verdict import Correlation, advice
 
 Section = tuple[str, list[str], list[list[str]]]
 """A title, a header (empty: none) and rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class RungReport:
-    """One rung of one bracket.
-
-    Attributes
-    ----------
-    planned : places in the rung
-    evaluations : those that have finished, failed ones included
-    pending, failed : how many
-    best, median : of the finite losses; None where there is none
-    promoted : configurations that have gone up from here
-    carried : places taken by final results of lower rungs, which needed no evaluation here; they count in
-        best, median and promoted
-    """
-
-    iteration: int
-    bracket: int
-    rung: int
-    budget: Budget
-    planned: int
-    evaluations: int
-    pending: int
-    failed: int
-    best: float | None
-    median: float | None
-    promoted: int
-    carried: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -145,7 +114,7 @@ class Report:
         at = "" if budget is None else f" at {name} {shown(budget)}"
         if best.final and best.budget is not None and best.budget != budget:
             at += f", final since {shown(best.budget)}"
-        found = f"incumbent: loss {_text(best.loss)}{at}, trial {best.tid} ({where})"
+        found = f"incumbent: loss {_tables.cell(best.loss)}{at}, trial {best.tid} ({where})"
         if full is None or self._at_full():
             return found
         failed = any(rung.budget == full and rung.failed for rung in self.rungs)
@@ -166,7 +135,7 @@ class Report:
 
     def _sections(self) -> list[Section]:
         plan, found = self.schedule, self._found()
-        rows = [[label, _text(value)] for label, value in self.hyperparameters.items()]
+        rows = [[label, _tables.cell(value)] for label, value in self.hyperparameters.items()]
         sections: list[Section] = [(found[0].upper() + found[1:], [], rows)]
         if not self._at_full() and (first := self._first_full()):
             early = "Hyperopt's max_evals, timeout, loss_threshold and no_progress_loss can come before that"
@@ -177,7 +146,7 @@ class Report:
             ]
             sections.append(("How far it is to max_budget", [], rows))
         if plan:
-            table = [_rung_row(rung) for rung in self.rungs]
+            table = [row_of(rung) for rung in self.rungs]
             header, rows = list(table[0]) if table else [], [list(row.values()) for row in table]
             sections.append((f"Hyperband, {plan.options}", header, rows))
         sections.append(("Totals", [], self._totals()))
@@ -219,11 +188,9 @@ class Report:
                 ["as many configurations at max_budget", multiples(self.full_search_budget, full)],
             ]
             if self.final:
-                saved = f"{counted(self.saved_evaluations, 'evaluation')} at higher budgets"
-                total = multiples(self.saved_budget, full)
-                rows.append(
-                    ["final results", f"{self.final}, which saved {saved}, a total budget of {total}"]
-                )
+                saved = f", which saved {counted(self.saved_evaluations, 'evaluation')} at higher budgets, "
+                saved += f"a total budget of {multiples(self.saved_budget, full)}"
+                rows.append(["final results", f"{self.final}{saved if self.saved_evaluations else ''}"])
         if self.wall_seconds is not None:
             rows.append(["wall time", clock(self.wall_seconds)])
             rows.append(["time of all evaluations", clock(self.evaluation_seconds)])
@@ -231,7 +198,7 @@ class Report:
             rows.append(["foreign trials", f"{self.foreign} not of this schedule, counted nowhere above"])
         best, lowest = self.incumbent, self.lowest
         if best and lowest and best.stands_for != lowest.stands_for:
-            at = f"{_text(lowest.loss)} at budget {shown(lowest.stands_for or 0)}, trial {lowest.tid}"
+            at = f"{_tables.cell(lowest.loss)} at budget {shown(lowest.stands_for or 0)}, trial {lowest.tid}"
             rows.append(
                 ["lowest loss at any budget", f"{at}: Hyperopt's best_trial and loss_threshold go by it"]
             )
@@ -258,7 +225,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
     seconds = [(e.begun, e.ended) for e in finished if e.begun and e.ended]
     best = incumbent_of(everything)
     known = {} if space is None else hyperparameters(space)
-    rungs = _rungs(plan, own) if plan else ()
+    rungs = rungs_of(plan, own) if plan else ()
     return Report(
         schedule=plan,
         rungs=rungs,
@@ -355,59 +322,6 @@ def _named(e: Evaluation, labels: list[str], known: dict[str, Hyperparameter]) -
     return {label: known[label].shown(v) if label in known else v for label, v in active.items()}
 
 
-def _rungs(plan: Schedule, own: list[Evaluation]) -> tuple[RungReport, ...]:
-    by_place: defaultdict[Place, list[Evaluation]] = defaultdict(list)
-    for e in own:
-        if e.place:
-            by_place[e.place].append(e)
-    carried = _carried(plan, by_place)
-    reports = []
-    for iteration, s, rung in sorted(
-        {*by_place, *carried}, key=lambda place: (place[0], -place[1], place[2])
-    ):
-        inside, known = by_place.get((iteration, s, rung), []), carried.get((iteration, s, rung), [])
-        losses = [e.loss for e in (*inside, *known) if e.loss is not None]
-        above = iteration, s, rung + 1
-        pending = sum(e.status == "pending" for e in inside)
-        reports.append(
-            RungReport(
-                iteration=iteration,
-                bracket=s,
-                rung=rung,
-                budget=plan.bracket(s).rungs[rung].budget,
-                planned=plan.bracket(s).rungs[rung].configurations,
-                evaluations=len(inside) - pending,
-                pending=pending,
-                failed=sum(e.status == "failed" for e in inside),
-                best=min(losses, default=None),
-                median=statistics.median(losses) if losses else None,
-                promoted=len(by_place.get(above, ())) + len(carried.get(above, ())),
-                carried=len(known),
-            )
-        )
-    return tuple(reports)
-
-
-def _carried(plan: Schedule, by_place: Mapping[Place, list[Evaluation]]) -> dict[Place, list[Evaluation]]:
-    """The evaluations that stand for higher rungs than their own, by the places that they take there."""
-    found: defaultdict[Place, list[Evaluation]] = defaultdict(list)
-    newest = max(((iteration, -s) for iteration, s, _ in by_place), default=None)
-    for iteration, s in {place[:2] for place in by_place}:
-        rungs = [by_place.get((iteration, s, rung), []) for rung in range(s + 1)]
-        state = BracketState(
-            tuple({e.config: e for e in inside} for inside in rungs),
-            closed=(iteration, -s) != newest or any(rungs[1:]),
-        )
-        advance(plan.bracket(s), state, _outcome, lambda e: e.stands_for)
-        for rung, entered in enumerate(state.rungs):
-            found[iteration, s, rung] += [e for e in entered.values() if e.place != (iteration, s, rung)]
-    return {place: known for place, known in found.items() if known}
-
-
-def _outcome(e: Evaluation) -> float | None:
-    return None if e.status == "pending" else FAILED if e.loss is None else e.loss
-
-
 def _continued_budgets(finished: list[Evaluation]) -> Iterator[Budget]:
     """What each evaluation trains where it takes up what its configuration has trained a rung below."""
     reached: dict[Hashable, Budget] = {}
@@ -424,26 +338,3 @@ def _correlations(trials: Trials, finished: list[Evaluation]) -> tuple[Correlati
         (e.config, e.spent, e.loss) for e in finished if e.loss is not None and e.config not in by_model
     ]
     return tuple(Correlation(*budgets, *found) for budgets, found in over_all(losses).items())
-
-
-def _rung_row(rung: RungReport) -> dict[str, str]:
-    full = rung.evaluations + rung.carried == rung.planned
-    evaluations = str(rung.evaluations) if full else f"{rung.evaluations} of {rung.planned}"
-    return {
-        "iteration": str(rung.iteration),
-        "bracket": str(rung.bracket),
-        "rung": str(rung.rung),
-        "budget": shown(rung.budget),
-        "evaluations": " + ".join([evaluations] + [f"{rung.carried} final"] * (rung.carried > 0)),
-        "pending": str(rung.pending),
-        "failed": str(rung.failed),
-        "best": _text(rung.best),
-        "median": _text(rung.median),
-        "promoted": str(rung.promoted),
-    }
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

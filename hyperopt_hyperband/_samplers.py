@@ -13,12 +13,12 @@ from hyperopt import pyll, rand
 from hyperopt.base import STATUS_OK, Domain, Trials, miscs_update_idxs_vals, trials_from_docs
 from hyperopt.pyll.base import Apply
 
+from hyperopt_hyperband._branches import configurations
 from hyperopt_hyperband._documents import Document, Vals, vals_of
 from hyperopt_hyperband._evaluations import Evaluation, Told, told_apart
 from hyperopt_hyperband._lifecycle import begin, finish, new_document
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget
-from hyperopt_hyperband._space import configurations
 
 Suggest = Callable[..., Sequence[Document]]
 """An algorithm of Hyperopt: (new_ids, domain, trials, seed) -> new documents."""

@@ -39,3 +39,10 @@ def clock(seconds: float) -> str:
     parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
     largest = next(i for i, (number, _) in enumerate(parts) if number)
     return " ".join(f"{number} {unit}" for number, unit in parts[largest : largest + 2])
+
+
+def cell(value: object) -> str:
+    """A value as text, a float in six digits; a dash where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

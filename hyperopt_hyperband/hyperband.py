@@ -13,6 +13,7 @@ from hyperopt.base import Domain, Trials
 
 from hyperopt_hyperband._ask_tell import ask, parameters, tell
 from hyperopt_hyperband._best_model import best_model, keep_best
+from hyperopt_hyperband._branches import configurations, without_budget
 from hyperopt_hyperband._budget import Budgets, budget, find_budget, has_node, more_brackets, schedule
 from hyperopt_hyperband._documents import Document, Vals, in_spark
 from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
@@ -36,7 +37,7 @@ from hyperopt_hyperband._samplers import (
 )
 from hyperopt_hyperband._saving import load_trials, save_trials
 from hyperopt_hyperband._schedule import Bracket, Budget, Schedule
-from hyperopt_hyperband._space import configurations, hyperparameters, without_budget
+from hyperopt_hyperband._space import hyperparameters
 from hyperopt_hyperband._stamps import BracketKey, check_labels, space_of
 from hyperopt_hyperband._stopping import no_progress, stop_after
 from hyperopt_hyperband._tables import counted

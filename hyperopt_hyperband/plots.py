@@ -50,10 +50,9 @@ AXIS = {"evaluations": "evaluations", "total_budget": "total budget", "seconds":
 def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     """Every evaluation by budget and loss: one line a configuration, through its rungs.
 
-    Configurations that reached max_budget stand out, those that were promoted less so; the line of a final
-    result goes on to max_budget without a dot. A star marks the incumbent, crosses at the upper edge failed
-    evaluations. A trial without a budget counts as evaluated at max_budget, and is left out where no
-    max_budget is known.
+    Configurations that reached max_budget stand out, those that were promoted less so; where a result is
+    final, the line goes on without a dot. A star marks the incumbent, crosses at the upper edge failures. A
+    trial without a budget counts as evaluated at max_budget, and is left out where none is known.
     """
     plan = newest_schedule(trials)
     everything = [e for e in read.evaluations(trials) if e.budget is not None]
@@ -62,11 +61,10 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
     for e in everything:
         if e.loss is not None:
             lines[e.config].append(e)
-    drawn = set()
     for line in lines.values():
         line.sort(key=lambda e: e.spent)
         known = [e for e in line[-1:] if e.stands_for != e.spent]
-        full = plan is not None and (line[-1].stands_for or 0) >= plan.max_budget
+        full = line[-1].stands_for == (plan and plan.max_budget)
         kind = "reached max_budget" if full else "promoted" if len(line) > 1 else "not promoted"
         color, size, width = KINDS[kind]
         ax.plot(
@@ -78,9 +76,8 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
             markersize=size,
             linewidth=width,
             zorder=2 + 0.1 * list(KINDS).index(kind),
-            label=f"_{kind}" if kind in drawn else kind,
+            label=kind,
         )
-        drawn.add(kind)
     _mark_incumbent(ax, everything, [(e, e.stands_for or e.spent) for e in everything])
     _mark_failures(ax, [e.spent for e in everything if e.status == "failed"])
     _scale_losses(ax, everything)
@@ -197,8 +194,8 @@ def hyperparameters(
 ) -> list[Axes]:
     """The loss against each hyperparameter, one Axes each.
 
-    The higher the budget of an evaluation, that for which a final result stands, the darker and larger its
-    dot. A star marks the incumbent, crosses at the upper edge failed evaluations.
+    The higher the budget of an evaluation, the darker and larger its dot; that of a final result counts as
+    max_budget. A star marks the incumbent, crosses at the upper edge failed evaluations.
 
     Parameters
     ----------

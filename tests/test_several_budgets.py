@@ -17,7 +17,7 @@ from hyperopt.base import JOB_STATE_DONE, Domain, spec_from_misc
 from hyperopt.pyll import scope
 
 from hyperopt_hyperband import ExecutorTrials, Trials, _stamps, bohb, hyperband, plots
-from hyperopt_hyperband._space import without_budget
+from hyperopt_hyperband._branches import without_budget
 
 
 def kinds(*others):

@@ -9,7 +9,8 @@ from hyperopt.base import Domain
 from hyperopt.pyll import as_apply, scope
 
 from hyperopt_hyperband import hyperband
-from hyperopt_hyperband._space import configurations, contains, hyperparameters
+from hyperopt_hyperband._branches import configurations
+from hyperopt_hyperband._space import contains, hyperparameters
 
 X = hp.uniform("x", 0, 1)
 BUDGET = hyperband.budget("n", 1, 9)
