@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, overload
 
@@ -22,6 +23,7 @@ from hyperopt_hyperband._space import (
     Hyperparameter,
     expression_over,
     hyperparameters,
+    parameters,
 )
 from hyperopt_hyperband._values import as_number
 
@@ -50,7 +52,7 @@ class Knob:
         return max(self.min_budget, value)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Budgets:
     """The budgets of a run.
 
@@ -65,7 +67,7 @@ class Budgets:
     max_budget: Budget
     step: Budget | None = None
 
-    @property
+    @functools.cached_property
     def labels(self) -> frozenset[str]:
         """What holds the budget."""
         return frozenset(knob.label for knob in self.knobs)
@@ -94,10 +96,10 @@ class Budgets:
         active = [knob for knob in self.knobs if len(vals[knob.label])]
         if len(active) > 1:
             raise ValueError(_together([knob.label for knob in active]))
-        full = self.max_budget
         if not active:
-            return Held(budget, final=bool(self.knobs), full=full if self.in_shares else None)
-        [knob] = active
+            full = self.max_budget if self.in_shares else None
+            return Held(budget, final=bool(self.knobs), full=full)
+        knob = active[0]
         if not self.in_shares:
             return Held(budget, knob.label)
         value = knob.at(budget)
@@ -221,7 +223,7 @@ def schedule(
 
 def has_node(domain: Domain) -> bool:
     """Whether the space has a budget node, so that the parameters alone tell the budget."""
-    return bool(_nodes(domain))
+    return bool(_nodes(domain.expr))
 
 
 def find_budget(
@@ -242,23 +244,14 @@ def find_budget(
     named = [budget] if isinstance(budget, str) else [] if budget is None else budget
     if not isinstance(named, list | tuple) or not all(isinstance(label, str) for label in named):
         raise ValueError(f"budget={budget!r}: pass the label of a hyperparameter, a str, or a list of labels")
-    nodes = {str(n): Knob(str(n), n.min_budget, n.max_budget, _step(n)) for n in _nodes(domain)}
-    labels = frozenset({*nodes, *named})
-    if together := budgets_together(domain.expr, labels):
-        raise ValueError(_together(together))
-    knobs = tuple(nodes[each] if each in nodes else _labelled(domain, each) for each in sorted(labels))
-    if not knobs:
+    found = _budgets_of(domain.expr, tuple(named))
+    if not found.knobs:
         return _unlabelled(default, min_budget, max_budget)
-    for knob in knobs:
+    for knob in found.knobs:
         if default is not None and not math.isclose(default, knob.max_budget, rel_tol=1e-9):
             raise ValueError(
                 f"the objective's default budget={default!r} contradicts the space, where {knob.label!r} "
                 f"gives max_budget={knob.max_budget!r}: {DEFAULT_IS_FULL}"
-            )
-        if expression := expression_over(domain.expr, knob.label):
-            raise ValueError(
-                f"budget={knob.label!r} stands in the expression {expression}, so the objective would not "
-                "get the budget: let it stand bare, or under int, float or round; compute in the objective"
             )
         for name, asked, given in [
             ("min_budget", min_budget, knob.min_budget),
@@ -269,17 +262,44 @@ def find_budget(
                     f"{name}={asked!r} contradicts the space, where {knob.label!r} gives {given!r}: "
                     "leave the option out, or change the space"
                 )
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _budgets_of(space: Apply, named: tuple[str, ...]) -> Budgets:
+    """The budgets of a space, but for what options and objective say."""
+    nodes = {str(node): node for node in _nodes(space)}
+    labels = frozenset({*nodes, *named})
+    if together := budgets_together(space, labels):
+        raise ValueError(_together(together))
+    known = hyperparameters(space)
+    knobs = tuple(
+        _knob_of_node(nodes[label]) if label in nodes else _knob_of_label(known, label)
+        for label in sorted(labels)
+    )
+    for label in labels:
+        if expression := expression_over(space, label):
+            raise ValueError(
+                f"budget={label!r} stands in the expression {expression}, so the objective would not get the "
+                "budget: let it stand bare, or under int, float or round, and compute in the objective"
+            )
     if len(knobs) > 1:
         return Budgets(knobs, min(knob.min_budget / knob.max_budget for knob in knobs), 1.0)
-    return Budgets(knobs, knobs[0].min_budget, knobs[0].max_budget, knobs[0].step)
+    return (
+        Budgets(knobs, knobs[0].min_budget, knobs[0].max_budget, knobs[0].step)
+        if knobs
+        else Budgets((), 1, 1)
+    )
 
 
-def _nodes(domain: Domain) -> list[BudgetLabel]:
-    return [label for label in domain.params if isinstance(label, BudgetLabel)]
+def _nodes(space: Apply) -> list[BudgetLabel]:
+    labels = (node.arg["label"].obj for node in parameters(space))
+    return [label for label in labels if isinstance(label, BudgetLabel)]
 
 
-def _step(node: BudgetLabel) -> Budget | None:
-    return 1 if isinstance(node.min_budget, int) and isinstance(node.max_budget, int) else None
+def _knob_of_node(node: BudgetLabel) -> Knob:
+    whole = isinstance(node.min_budget, int) and isinstance(node.max_budget, int)
+    return Knob(str(node), node.min_budget, node.max_budget, 1 if whole else None)
 
 
 def _unlabelled(default: Budget | None, min_budget: Budget | None, max_budget: Budget | None) -> Budgets:
@@ -322,8 +342,7 @@ def more_brackets(plan: Schedule, budgets: Budgets) -> str:
     return ", or ".join(ways) or f"min_budget={least(2)} or less and eta=2"
 
 
-def _labelled(domain: Domain, label: str) -> Knob:
-    known = hyperparameters(domain.expr)
+def _knob_of_label(known: Mapping[str, Hyperparameter], label: str) -> Knob:
     if label not in known:
         raise ValueError(f"budget={label!r} is not in the space: pass one of {sorted(known)}")
     if known[label].is_choice or known[label].decides:

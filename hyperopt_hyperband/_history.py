@@ -14,9 +14,9 @@ from hyperopt_hyperband._documents import (
     documents,
     everyones,
     is_cut_short,
-    known_at,
     left_behind,
     outcome,
+    reach_of,
     vals_of,
 )
 from hyperopt_hyperband._lifecycle import write_stamp
@@ -86,7 +86,7 @@ class History:
         s_max = self.schedule.brackets[0].s
         iteration, s = newest = next(reversed(self.brackets), (0, s_max + 1))
         for key, state in list(self.brackets.items()):
-            action = advance(self.schedule.bracket(key[1]), state, outcome, known_at)
+            action = advance(self.schedule.bracket(key[1]), state, outcome, _known_at)
             if not isinstance(action, Wait | Done):
                 return key, action
             if isinstance(action, Done) and key != newest:
@@ -96,7 +96,7 @@ class History:
     def go_up(self) -> None:
         """Let all go up, in every bracket, that has qualified and needs no evaluation there."""
         for (_, s), state in self.brackets.items():
-            advance(self.schedule.bracket(s), state, outcome, known_at)
+            advance(self.schedule.bracket(s), state, outcome, _known_at)
 
     def until_full(self) -> int:
         """How many evaluations lead to the next one at max_budget, itself among them; 0: one is under way.
@@ -275,7 +275,7 @@ def completed_iterations(trials: Trials) -> int:
     if not brackets:
         return 0
     for iteration, s in brackets:
-        if advance(plan.bracket(s), brackets[iteration, s], outcome, known_at) != Done():
+        if advance(plan.bracket(s), brackets[iteration, s], outcome, _known_at) != Done():
             return iteration
     iteration, s = next(reversed(brackets))
     return iteration + 1 if s == 0 else iteration
@@ -326,6 +326,11 @@ def _set_aside(history: History, left: list[_Left]) -> None:
     if rung == 0:
         states[key].interrupted[config] = document
     history.again = key, Promote(config, rung) if rung > 0 else Retry(config)
+
+
+def _known_at(document: Document) -> Budget | None:
+    """The largest budget at which the result of one of the run's evaluations is known."""
+    return reach_of(document, document["misc"]["hyperband"]).stands_for  # its stamp was read before
 
 
 def _sizes(brackets: Iterable[Bracket]) -> list[tuple[int, Budget]]:

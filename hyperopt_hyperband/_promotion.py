@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hyperopt_hyperband._schedule import Bracket, Budget
 
@@ -84,24 +84,25 @@ def decide(bracket: Bracket, state: BracketState, outcome: Outcome) -> Action:
     without losses), "since" in `History.issue` (the last promotion into a rung waits for all of the rung
     below), and the places of a rung in `_stamps.fitting`.
     """
+    return _decided(bracket, state, outcome)[0]
+
+
+class _Qualified(NamedTuple):
+    """Those that finished at the rung below and have not gone up, of which the best so many do for sure."""
+
+    rung: int
+    survivors: list[tuple[float, Hashable]]
+    free: int
+
+
+def _decided(bracket: Bracket, state: BracketState, outcome: Outcome) -> tuple[Action, list[_Qualified]]:
+    """What a bracket does next, and who has qualified for each rung."""
     if state.interrupted:
-        return Retry(next(iter(state.interrupted)))
-    if not state.closed and len(state.rungs[0]) < bracket.rungs[0].configurations:
-        return Sample()
-    sure, entrants = _sure(bracket, state, outcome)
-    if sure:
-        return next(each for each in sure if each.rung == sure[-1].rung)
-    finished_at_top = sum(outcome(evaluation) is not None for evaluation in state.rungs[bracket.s].values())
-    return Done() if finished_at_top == entrants else Wait()
-
-
-def _sure(bracket: Bracket, state: BracketState, outcome: Outcome) -> tuple[list[Promote], int]:
-    """The promotions that no unfinished evaluation can prevent, by rung, the best first.
-
-    And how many configurations can still enter the top rung.
-    """
-    sure: list[Promote] = []
+        return Retry(next(iter(state.interrupted))), []
     entrants = len(state.rungs[0])  # as many as can still enter the rung
+    if not state.closed and entrants < bracket.rungs[0].configurations:
+        return Sample(), []
+    qualified: list[_Qualified] = []
     for i in range(bracket.s):
         promoted = state.rungs[i + 1]
         places = bracket.rungs[i + 1].configurations
@@ -116,30 +117,41 @@ def _sure(bracket: Bracket, state: BracketState, outcome: Outcome) -> tuple[list
             # Those that went up are the best so far: whatever finished since has taken no place from them.
             free = places - len(promoted) - unfinished
             if survivors and free > 0:
-                sure += [Promote(config, i + 1) for _, config in sorted(survivors)[:free]]
+                qualified.append(_Qualified(i + 1, survivors, free))
             entrants = min(places, len(promoted) + len(survivors) + unfinished)
         else:
             entrants = places
-    return sure, entrants
+    if qualified:
+        return Promote(min(qualified[-1].survivors)[1], qualified[-1].rung), qualified
+    finished_at_top = sum(outcome(evaluation) is not None for evaluation in state.rungs[bracket.s].values())
+    return (Done() if finished_at_top == entrants else Wait()), []
 
 
 def advance(bracket: Bracket, state: BracketState, outcome: Outcome, known_at: KnownAt) -> Action:
     """Let all go up that has qualified and needs no evaluation there; then what `decide` says.
 
     What a higher budget would bring is known of a final result. It enters the rungs for which it qualifies,
-    as the evaluation that it is.
+    as the evaluation that it is, the best of a rung first.
     """
-    while isinstance(action := decide(bracket, state, outcome), Promote):
+    while True:
+        action, qualified = _decided(bracket, state, outcome)
         entered = False
-        for config, rung in ((each.config, each.rung) for each in _sure(bracket, state, outcome)[0]):
-            evaluation = state.rungs[rung - 1][config]
-            budget = known_at(evaluation)
-            if budget is not None and budget >= bracket.rungs[rung].budget:
-                state.rungs[rung][config] = evaluation
+        for rung, survivors, free in qualified:
+            budget = bracket.rungs[rung].budget
+            below, above = state.rungs[rung - 1], state.rungs[rung]
+            if _is_known(below[min(survivors)[1]], budget, known_at):
                 entered = True
+                for _, config in sorted(survivors)[:free]:
+                    if not _is_known(below[config], budget, known_at):
+                        break
+                    above[config] = below[config]
         if not entered:
-            break
-    return action
+            return action
+
+
+def _is_known(evaluation: Any, budget: Budget, known_at: KnownAt) -> bool:
+    known = known_at(evaluation)
+    return known is not None and known >= budget
 
 
 def promotable(bracket: Bracket, state: BracketState, outcome: Outcome) -> set[tuple[Hashable, int]]:

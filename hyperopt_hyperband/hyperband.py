@@ -207,8 +207,11 @@ def _at_rung(vals: Vals, budgets: Budgets, bracket: Bracket, rung: int) -> tuple
     In an inactive branch its label stays empty.
     """
     held = budgets.held(vals, bracket, rung)
-    plain = {str(name): list(map(as_number, value)) for name, value in vals.items()}
-    return plain if held.label is None else plain | {held.label: [held.value]}, held
+    new = {
+        str(name): [held.value] if name == held.label else list(map(as_number, value))
+        for name, value in vals.items()
+    }
+    return new, held
 
 
 def _known(
