@@ -313,6 +313,36 @@ def asked_for(records: list[Record], continued: bool) -> Iterator[int]:
         reached[configuration] = record["max_iter"]
 
 
+def known_before(records: list[Record], continued: bool) -> Iterator[Record]:
+    """The evaluations that final results make needless: in all folds, training had ended by itself before.
+
+    Trained again, they have seen as many epochs as at the lower budget; trained on, none.
+    """
+    below: dict[str, int] = {}
+    for record in records:
+        configuration = json.dumps([record[name] for name in ARTICLE_SPACE])
+        if configuration in below and record["epochs"] == (0 if continued else below[configuration]):
+            yield record
+        below[configuration] = record["epochs"]
+
+
+def saved_by_final_results(problem: Problem) -> Record:
+    """What final results would have saved in each recorded run, with the same seeds and accuracies."""
+    found: Record = {}
+    for algorithm in STYLES:
+        continued = algorithm.endswith("-continued")
+        runs = [read_records(path) for path in recorded_runs(problem, algorithm)]
+        for records in runs if algorithm.startswith(("hyperband", "bohb")) else []:
+            needless = list(known_before(records, continued))
+            figures = {
+                "evaluations": [len(needless), len(records)],
+                "epochs": [sum(record["epochs"] for record in each) for each in (needless, records)],
+                "cpu_seconds": [sum(r["cpu_seconds"] for r in each) for each in (needless, records)],
+            }
+            found.setdefault(algorithm, []).append(figures)
+    return found
+
+
 def summarize(problem: Problem, curves: dict[str, list[Curve]]) -> Record:
     """Best accuracies and speed-ups over TPE: medians and quartiles over all pairs of seeds."""
     summary: Record = {
@@ -327,6 +357,7 @@ def summarize(problem: Problem, curves: dict[str, list[Curve]]) -> Record:
             }
             for algorithm, runs in curves.items()
         },
+        "saved_by_final_results": saved_by_final_results(problem),
         "speedup_over_tpe": [],
     }
     for algorithm, count in itertools.product([name for name in curves if name != "tpe"], problem.targets):
@@ -359,6 +390,11 @@ def print_summary(summary: Record) -> None:
         spread = f"{np.median(accuracy):.4f} ({min(accuracy):.4f}..{max(accuracy):.4f})"
         spent = " ".join(f"{np.median(best[unit]):16,.0f}" for unit in UNITS)
         print(f"{algorithm:20}{best['seeds']:5} {spread:>24} {spent}")
+    print("\nwhat final results save, of all: median over seeds, which find the same")
+    for algorithm, runs in summary["saved_by_final_results"].items():
+        medians = {unit: np.median([run[unit] for run in runs], axis=0) for unit in runs[0]}
+        shares = [f"{unit} {saved:,.0f} of {whole:,.0f}" for unit, (saved, whole) in medians.items()]
+        print(f"{algorithm:20}" + ", ".join(shares))
     print(
         "\ntimes less than TPE spent until its best after so many evaluations, "
         "median (quartiles) over pairs of seeds"
