@@ -286,7 +286,10 @@ def test_only_what_qualifies_goes_up():
     losses = entered(*range(9))
     assert advanced([losses, {}, {}], final={0, 5}) == (Promote(1, 1), [[*range(9)], [0], []])
     assert advanced([losses, {}, {}], final={0, 1, 2}) == (Done(), [[*range(9)], [0, 1, 2], [0]])
-    assert advanced([losses, {}, {}], final={1, 2}) == (Promote(0, 1), [[*range(9)], [], []]), "the best first"
+    assert advanced([losses, {}, {}], final={1, 2}) == (
+        Promote(0, 1),
+        [[*range(9)], [], []],
+    )  # the best first
     up = {0: losses[0]}
     assert advanced([losses, up, {}], final={1, 2}) == (Promote(0, 2), [[*range(9)], [0, 1, 2], []])
 
