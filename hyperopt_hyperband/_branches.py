@@ -45,6 +45,12 @@ def budgets_together(space: Apply, budgets: frozenset[str]) -> tuple[str, ...]:
     return next((tuple(sorted(found)[:2]) for _, found in _branches(space, budgets) if len(found) > 1), ())
 
 
+@functools.lru_cache(maxsize=8)
+def lacks_budget(space: Apply, budgets: frozenset[str]) -> bool:
+    """Whether a configuration may have none of these budgets active."""
+    return bool(budgets) and any(not found for _, found in _branches(space, budgets))
+
+
 def without_budget(space: Apply, budgets: frozenset[str]) -> list[str]:
     """The options of choices that have numbers which could be a budget, but none of these labels, as text."""
     known = hyperparameters(space)
@@ -64,7 +70,8 @@ def without_budget(space: Apply, budgets: frozenset[str]) -> list[str]:
 def _branches(space: Apply, budgets: Collection[str]) -> Iterator[tuple[dict[Apply, int], set[str]]]:
     """Every way to choose where it decides on budgets: the options by selector, the budgets then active.
 
-    What other choices there are makes no difference.
+    Choices without a budget below them are passed over. Beyond MOST_BRANCHES ways, two budgets that are
+    active together are found only where they are drawn.
     """
     holding: set[Apply] = set()
     for node in pyll.dfs(space):  # what a node is made of comes before it

@@ -72,10 +72,10 @@ class Budgets:
         """What holds the budget."""
         return frozenset(knob.label for knob in self.knobs)
 
-    @property
-    def maxima(self) -> dict[str, Budget | None]:
-        """Each label's own maximum where rungs are shares of it; else None."""
-        return {knob.label: knob.max_budget if self.in_shares else None for knob in self.knobs}
+    @functools.cached_property
+    def maxima(self) -> dict[str, Budget]:
+        """What each label holds at max_budget."""
+        return {knob.label: knob.max_budget for knob in self.knobs}
 
     @property
     def in_shares(self) -> bool:
@@ -87,8 +87,7 @@ class Budgets:
         plan = _schedule.schedule(self.min_budget, self.max_budget, eta, step=self.step)
         if not self.in_shares:
             return plan
-        names = [f"{k.label} ({shown(k.min_budget)} to {shown(k.max_budget)})" for k in self.knobs]
-        return replace(plan, shares_of=" and ".join(names))
+        return replace(plan, shares_of=tuple((k.label, k.min_budget, k.max_budget) for k in self.knobs))
 
     def held(self, vals: Vals, bracket: Bracket, rung: int) -> Held:
         """The budget of a configuration at a rung. Raises ValueError where two are active."""
@@ -97,14 +96,14 @@ class Budgets:
         if len(active) > 1:
             raise ValueError(_together([knob.label for knob in active]))
         if not active:
-            full = self.max_budget if self.in_shares else None
-            return Held(budget, final=bool(self.knobs), full=full)
+            return Held(budget, final=bool(self.knobs))
         knob = active[0]
         if not self.in_shares:
             return Held(budget, knob.label)
         value = knob.at(budget)
         alike = [other.budget for other in bracket.rungs if knob.at(other.budget) == value]
-        return Held(value, knob.label, full=knob.max_budget, until=alike[-1] if alike[-1] > budget else None)
+        highest = alike[-1] if alike[-1] > budget else None
+        return Held(value, knob.label, final=highest == self.max_budget, known_at=highest)
 
 
 def _together(labels: Sequence[str]) -> str:
@@ -267,7 +266,7 @@ def find_budget(
 
 @functools.lru_cache(maxsize=8)
 def _budgets_of(space: Apply, named: tuple[str, ...]) -> Budgets:
-    """The budgets of a space, but for what options and objective say."""
+    """The budgets of a space, before options and objective are held against it."""
     nodes = {str(node): node for node in _nodes(space)}
     labels = frozenset({*nodes, *named})
     if together := budgets_together(space, labels):

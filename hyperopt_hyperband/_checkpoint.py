@@ -15,7 +15,15 @@ from typing import Any
 from hyperopt.base import Ctrl
 from hyperopt.fmin import pickler
 
-from hyperopt_hyperband._documents import Document, attached_to, budget_of, in_mongo, stamp_of, succeeds
+from hyperopt_hyperband._documents import (
+    Document,
+    attached_to,
+    budget_of,
+    in_mongo,
+    maxima_of,
+    stamp_of,
+    succeeds,
+)
 from hyperopt_hyperband._schedule import Budget
 
 logger = logging.getLogger("hyperopt_hyperband")
@@ -70,7 +78,13 @@ def slot_of_trial(ctrl: Ctrl, folder: Path | None) -> Slot | None:
         return None
     below = unpacked(attached_to(ctrl.trials, stamp["below"], NAME)) if "below" in stamp else None
     own = str(Path(below).parent) if isinstance(below, str) else f"{stamp['config']}-{uuid.uuid4().hex}"
-    return Slot(folder, below, own, budget, stamp.get("full", stamp["max_budget"]))
+    return Slot(folder, below, own, budget, _full(stamp))
+
+
+def _full(stamp: Mapping[str, Any]) -> Budget:
+    """max_budget, in the unit of the evaluation's own budget."""
+    full: Budget = stamp["max_budget"]
+    return maxima_of(stamp).get(stamp.get("label", ""), full)
 
 
 def slot_of_parameters(

@@ -14,9 +14,11 @@ What Hyperband adds to Hyperopt's own fields:
         position, since, before, open links, see `_stamps`
         below                         a promotion's: the tid of the evaluation at the rung below
         label                         the hyperparameter that holds the budget, where one does
-        share, full                   where a space has several: the rung's share of the full budget, and that
-        stands_for                    the budget of a higher rung at which the evaluation would be the same
-        final                         1: its space has a budget that is not active in this configuration
+        shares_of, share              where a space has several: label, min_budget and max_budget of each, and
+                                      the rung's share of the full budget
+        known_at                    the budget of a higher rung at which the evaluation would be the same
+        final                         1: its space has a budget, but none is active in this configuration, or
+                                      one that is at its maximum already
         options                       a number that stands for the names of the options chosen
         by_model                      1: a model has drawn the configuration
         foreign                       "run" or "space": not of that, whatever the rest says
@@ -225,12 +227,12 @@ class Reach(NamedTuple):
     Attributes
     ----------
     budget : of its rung, by which evaluations compare: a share where its space has several; None: not known
-    stands_for : the largest budget at which its result is known
-    final : its result is what any higher budget would give: it says so, or no budget is active
+    known_at : the largest budget at which its result is known
+    final : its result, once it is there, is what any higher budget gives: it says so, or no budget is active
     """
 
     budget: Budget | None
-    stands_for: Budget | None
+    known_at: Budget | None
     final: bool
 
 
@@ -241,7 +243,31 @@ def reach_of(document: Document, its: Mapping[str, Any] | None) -> Reach:
         return Reach(None, None, final)
     budget = number(its.get("share", budget_of(document)))
     final = final or "final" in its
-    return Reach(budget, its["max_budget"] if final else number(its.get("stands_for")) or budget, final)
+    return Reach(budget, its["max_budget"] if final else number(its.get("known_at")) or budget, final)
+
+
+def in_shares(stamp: Mapping[str, Any]) -> bool:
+    """Whether the budgets of a stamp's schedule are shares of the full one."""
+    return "shares_of" in stamp
+
+
+def maxima_of(stamp: Mapping[str, Any]) -> dict[str, Budget]:
+    """What the labels of a schedule's budgets hold at max_budget, as far as a stamp tells of them."""
+    if in_shares(stamp):
+        return {label: high for label, _, high in stamp["shares_of"]}
+    return {stamp["label"]: stamp["max_budget"]} if "label" in stamp else {}
+
+
+def without_budget(stamp: Mapping[str, Any]) -> bool:
+    """Whether the space has a budget, but none that is active in the configuration."""
+    return "final" in stamp and "label" not in stamp
+
+
+def in_full(document: Document) -> bool:
+    """Whether an evaluation counts at the max_budget of its own schedule, as one without a stamp does."""
+    its = stamp_of(document)
+    known = None if its is None else reach_of(document, its).known_at
+    return its is None or known is None or bool(known >= its["max_budget"])
 
 
 def level_of(document: Document) -> Budget | None:
@@ -251,7 +277,7 @@ def level_of(document: Document) -> Budget | None:
 
 def known_at(document: Document) -> Budget | None:
     """The largest budget of its schedule at which an evaluation's result is known; None without a stamp."""
-    return reach_of(document, stamp_of(document)).stands_for
+    return reach_of(document, stamp_of(document)).known_at
 
 
 def stamp_of(document: Document) -> dict[str, Any] | None:

@@ -20,21 +20,24 @@ from hyperopt_hyperband._documents import (
     budget_of,
     documents,
     hyperparameters_of,
+    in_shares,
     is_cut_short,
     is_new,
     is_outside,
     known_at,
     left_behind,
+    maxima_of,
     outcome,
     reach_of,
     stamp_of,
     tid_of,
     times_of,
     vals_of,
+    without_budget,
 )
 from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget, Schedule
-from hyperopt_hyperband._stamps import fitting, issued_again, newest_schedule
+from hyperopt_hyperband._stamps import fitting, is_of, issued_again, newest_schedule
 from hyperopt_hyperband._values import as_number, number
 
 Place = tuple[int, int, int]
@@ -55,8 +58,8 @@ class Evaluation:
     budget : a share of the full one where the space has several; that of a foreign trial is what its budget
         label holds, within the bounds of the run, or else max_budget; None where no schedule is known
     held : what it may spend, in the unit of its node: the budget, where that is no share
-    stands_for : the largest budget at which its result is known: its own, or that of a higher rung
-    final : its result is what any higher budget would give
+    known_at : the largest budget at which its result is known: its own, or that of a higher rung
+    final : its result, once it is there, is what any higher budget would give
     status : "interrupted" where it was cut short: it counts no more, or not yet
     loss : finite where the status is "ok", else None
     vals : the active hyperparameters by label, a choice as its index, or as its option's name where the
@@ -71,7 +74,7 @@ class Evaluation:
     place: Place | None
     budget: Budget | None
     held: Budget | None
-    stands_for: Budget | None
+    known_at: Budget | None
     final: bool
     status: Status
     loss: float | None
@@ -80,6 +83,11 @@ class Evaluation:
     begun: datetime | None
     ended: datetime | None
     outside: bool = False
+
+    @property
+    def reached(self) -> Budget:
+        """The largest budget at which its loss stands; 0 while it is pending, and where that is not known."""
+        return self.known_at if self.known_at is not None and self.status in ("ok", "failed") else 0
 
     @property
     def spent(self) -> Budget:
@@ -92,7 +100,7 @@ def evaluations(
     issued: Iterable[Document] = (),
     *,
     schedule: Schedule | None = None,
-    maxima: Mapping[str, Budget | None] | None = None,
+    maxima: Mapping[str, Budget] | None = None,
 ) -> list[Evaluation]:
     """All evaluations, then those issued but not yet among the trials, in the order of the run.
 
@@ -101,8 +109,8 @@ def evaluations(
     trials : hyperopt.Trials
         Of any kind and in any state.
     schedule, maxima : optional
-        Those of the run, maxima by the labels that hold its budgets: each one's own where rungs are shares,
-        else None. Default: as the stamps tell. Evaluations of other schedules are foreign trials.
+        Those of the run, maxima being what each label of a budget holds at max_budget. Default: as the stamps
+        tell. Evaluations of other schedules are foreign trials.
     """
     before, new = documents(trials), list(issued)
     plan = schedule or newest_schedule(trials)
@@ -110,9 +118,12 @@ def evaluations(
     interrupted = set(map(id, issued_again(trials)))
     left = [d for d in before if left_behind(d) and id(d) not in interrupted]  # several are at work elsewhere
     stamps = [(d, its) for d in (*before, *new) if (its := stamp_of(d)) is not None]
-    known = {its["label"]: its.get("full") for _, its in stamps if "label" in its} | dict(maxima or {})
+    known = dict(maxima or {})
+    for _, its in stamps:
+        if plan and is_of(plan, its):  # in another schedule, its label may have become a hyperparameter
+            known |= maxima_of(its)
     # What is only pending says nothing of what a full budget was.
-    alike = [(d, its) for d, its in stamps if not plan or ("share" in its) == bool(plan.shares_of)]
+    alike = [(d, its) for d, its in stamps if not plan or in_shares(its) == bool(plan.shares_of)]
     evaluated = (its["max_budget"] for d, its in alike if _status(d) == "ok")
     highest = schedule.max_budget if schedule else max(evaluated, default=plan.max_budget if plan else None)
     found: list[Evaluation] = []
@@ -130,16 +141,16 @@ def evaluations(
         place, config = None, tid_of(document)
         held = number(vals[label]) if label is not None else None
         reach = reach_of(document, its)
-        if its is None:
+        if its is None or (without_budget(its) and label is not None):  # it has become one since
             budget = _foreign_budget(held, known.get(str(label)), plan, highest)
-            stands_for = highest if reach.final else budget
+            known_at = highest if reach.final and its is None else budget
         else:
             held = number(budget_of(document))
-            budget, stands_for = _compared(reach, its, plan, highest)
-            if id(document) in own:
-                place, config = (its["iteration"], its["bracket"], its["rung"]), its["config"]
-            else:
-                config = its["run"], its["config"]
+            budget, known_at = _compared(reach, its, plan, highest)
+        if its is not None and id(document) in own:
+            place, config = (its["iteration"], its["bracket"], its["rung"]), its["config"]
+        elif its is not None:
+            config = its["run"], its["config"]
         found.append(
             Evaluation(
                 tid=tid_of(document),
@@ -147,8 +158,8 @@ def evaluations(
                 place=place,
                 budget=budget,
                 held=held,
-                stands_for=stands_for,
-                final=reach.final,
+                known_at=known_at,
+                final=reach.final and (known_at is None or highest is None or known_at >= highest),
                 status=status,
                 loss=outcome(document) if status == "ok" else None,
                 vals=vals,
@@ -166,11 +177,11 @@ def _foreign_budget(
 ) -> Budget | None:
     """The budget at which an evaluation without a stamp counts, by what its label holds.
 
-    maximum : what the label holds at max_budget, where rungs are shares; else None
+    maximum : what the label holds at max_budget
     """
-    if held is None or plan is None:
+    if held is None or maximum is None or plan is None:
         return highest
-    return min(max(held if maximum is None else held / maximum, plan.min_budget), plan.max_budget)
+    return min(max(held / maximum if plan.shares_of else held, plan.min_budget), plan.max_budget)
 
 
 def _compared(
@@ -180,8 +191,8 @@ def _compared(
 
     In the unit of the newest schedule: a run with several budgets has shares.
     """
-    budget, known = reach.budget, reach.stands_for
-    if plan and ("share" in its) != bool(plan.shares_of):
+    budget, known = reach.budget, reach.known_at
+    if plan and in_shares(its) != bool(plan.shares_of):
         scale = plan.max_budget / its["max_budget"]
         budget, known = (each and each * scale for each in (budget, known))
     if reach.final and highest is not None:
@@ -208,7 +219,7 @@ def incumbents(evaluations: Iterable[Evaluation]) -> Iterator[Evaluation | None]
     """
     best, rank = None, (math.inf, math.inf)
     for e in evaluations:
-        if e.loss is not None and not e.outside and (its := _rank(e.stands_for, e.loss)) < rank:
+        if e.loss is not None and not e.outside and (its := _rank(e.known_at, e.loss)) < rank:
             best, rank = e, its
         yield best
 
@@ -229,8 +240,11 @@ def best_of(trials: Trials, some: Sequence[Document]) -> Document | None:
         for document in some
         if (loss := outcome(document)) is not None and loss < FAILED and not is_outside(document)
     ]
-    if len(ok) > 1 and any(stamp_of(document) is None for document, _ in ok):
-        budgets = {id(d): e.stands_for for d, e in zip(documents(trials), evaluations(trials), strict=True)}
+    units = {
+        its and (in_shares(its), its["max_budget"]) for its in (stamp_of(document) for document, _ in ok)
+    }
+    if len(ok) > 1 and (None in units or len(units) > 1):
+        budgets = {id(d): e.known_at for d, e in zip(documents(trials), evaluations(trials), strict=True)}
     else:
         budgets = {id(document): known_at(document) for document, _ in ok}
     return min(ok, key=lambda each: _rank(budgets[id(each[0])], each[1]), default=(None,))[0]
@@ -269,15 +283,10 @@ def argmin(trials: Trials) -> dict[str, Any]:
 
 
 def full_values(trials: Trials, everything: list[Evaluation], best: Evaluation) -> dict[str, Any]:
-    """What the labels that hold the budget hold where they have the budget of the incumbent.
-
-    Where rungs are shares, that is each one's maximum.
-    """
-    return {
-        e.label: (stamp_of(document) or {}).get("full", best.budget)
-        for document, e in zip(documents(trials), everything, strict=True)
-        if e.place and e.label is not None
-    }
+    """What the label of the budget holds at the incumbent's; empty where there are several."""
+    labels = {e.label for e in everything if e.place and e.label is not None}
+    plan = newest_schedule(trials)
+    return {} if plan and plan.shares_of else dict.fromkeys(labels, best.known_at)
 
 
 def _incumbent(trials: Trials) -> tuple[Document, Evaluation, list[Evaluation]]:

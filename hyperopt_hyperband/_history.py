@@ -32,16 +32,15 @@ class Held(NamedTuple):
     ----------
     value : what it may spend, in the unit of its node
     label : the hyperparameter that holds it; None where there is none, or none is active
-    final : its space has a budget, which is not active in its configuration
-    full : max_budget in the unit of the node, where a space has several and rungs are shares; else None
-    until : the budget of the highest rung at which the node holds the same value; None where it is its own
+    final : any higher budget would give the same: its space has a budget, but none that is active in its
+        configuration, or its node has its maximum already
+    known_at : the budget of the highest rung at which the node holds the same value; None: only here
     """
 
     value: Budget
     label: str | None = None
     final: bool = False
-    full: Budget | None = None
-    until: Budget | None = None
+    known_at: Budget | None = None
 
 
 @dataclass(slots=True)
@@ -217,10 +216,11 @@ class History:
             stamp["label"] = held.label
         if held.final:
             stamp["final"] = 1
-        if held.full is not None:
-            stamp |= {"share": rungs[rung].budget, "full": held.full}
-        if held.until is not None:
-            stamp["stands_for"] = held.until
+        if self.schedule.shares_of:
+            stamp["shares_of"] = [list(each) for each in self.schedule.shares_of]
+            stamp["share"] = rungs[rung].budget
+        if held.known_at is not None:
+            stamp["known_at"] = held.known_at
         if (options := self.space.chosen(vals_of(document))) is not None:
             stamp["options"] = options
         if by_model:
@@ -330,7 +330,7 @@ def _set_aside(history: History, left: list[_Left]) -> None:
 
 def _known_at(document: Document) -> Budget | None:
     """The largest budget at which the result of one of the run's evaluations is known."""
-    return reach_of(document, document["misc"]["hyperband"]).stands_for  # its stamp was read before
+    return reach_of(document, document["misc"]["hyperband"]).known_at  # its stamp was read before
 
 
 def _sizes(brackets: Iterable[Bracket]) -> list[tuple[int, Budget]]:

@@ -39,15 +39,15 @@ def draw(request: Request) -> Vals | None:
 
     `bohb.suggest` says how it works.
     """
-    domain, budgets, max_budget = request.domain, request.budgets.keys(), request.max_budget
+    domain, budgets, max_budget = request.domain, request.maxima.keys(), request.max_budget
     space = encoding.axes(domain, budgets)
     known = sorted(request.evaluations, key=order)
     succeeded = _succeeded(known)
-    if all(axis.budget for axis in space) or not succeeded or known[0].spent < max_budget:
+    if all(axis.budget for axis in space) or not succeeded or known[0].reached < max_budget:
         return None
     rng = np.random.default_rng(request.seed)
     if rng.random() >= _agreement(succeeded):
-        known = [e for e in known if e.status == "pending" or e.spent >= request.start_budget]
+        known = [e for e in known if e.status == "pending" or e.reached >= request.start_budget]
         succeeded = _succeeded(known)
     finished = sum(e.status != "pending" for e in known)
     rows = encoding.matrix(space, [e.vals for e in known])
@@ -63,7 +63,7 @@ def draw(request: Request) -> Vals | None:
     others = rng.permutation(np.arange(half, finished))[: LEARNED_FROM - half]
     learned = np.concatenate([np.arange(min(half, finished)), np.sort(others)])
     seen = np.concatenate([learned, np.arange(finished, len(known))[:LEARNED_FROM]])
-    times = np.log([(known[i].budget or max_budget) / max_budget for i in seen])
+    times = np.log([(known[i].known_at or max_budget) / max_budget for i in seen])
     options = encoding.options(space, np.concatenate([rows, candidates]))
     x, owners = encoding.features(space, rows[seen], options)
     targets = _targets([known[i].loss for i in learned])
@@ -79,7 +79,7 @@ def draw(request: Request) -> Vals | None:
 
 def _succeeded(known: Sequence[Evaluation]) -> list[tuple[Hashable, Budget, float]]:
     """Configuration, budget and loss of those that have succeeded."""
-    return [(e.config, e.spent, e.loss) for e in known if e.loss is not None]
+    return [(e.config, e.reached, e.loss) for e in known if e.loss is not None]
 
 
 def _agreement(succeeded: list[tuple[Hashable, Budget, float]]) -> float:

@@ -22,7 +22,7 @@ from hyperopt_hyperband._checkpoint import (
     slot_of_trial,
     take_up,
 )
-from hyperopt_hyperband._documents import budget_of, stamp_of
+from hyperopt_hyperband._documents import budget_of, in_shares, stamp_of, without_budget
 from hyperopt_hyperband._schedule import Budget, positive_number
 from hyperopt_hyperband._space import BudgetLabel, evaluate, has_ctrl, parameters
 from hyperopt_hyperband._values import flag
@@ -67,8 +67,10 @@ def with_budget(
     positive number (None), max_budget is what the space or the options say, and 81 where they say nothing.
     Called directly, the function is what it was.
 
-    Where the space has a budget that is not active in the configuration, the objective gets the full one:
-    what it returns is final, and not trained again.
+    A result with `"final": True` (bool, default False) says that any higher budget would give the same: the
+    configuration goes up without another evaluation, its checkpoints are dropped, and it counts as evaluated
+    at max_budget. So does a configuration in which the space's budget is not active: the objective gets the
+    full one. Where the space has several budgets, it gets its own default there: make that None.
 
     `checkpoint` may be left out. It is None on a configuration's first evaluation, and wherever there is
     none: train from the start. On a promotion, `checkpoint.state` is what the evaluation at the rung below
@@ -138,8 +140,8 @@ def with_budget(
         params = evaluate(expr, memo)
         if budget is None and default is inspect.Parameter.empty:
             raise ValueError(
-                f"{_name(objective)}{signature} has no default for the budget, and under this algorithm the "
-                "trial has none: give it the full budget as default, such as budget=81"
+                f"{_name(objective)}{signature} has no default for the budget, and this trial has none: give "
+                "it the full budget as default, such as budget=81, or None where the space has several"
             )
         given = kwargs if budget is None else kwargs | {"budget": budget}  # hyperopt.partial adds some
         if takes_checkpoint:
@@ -192,9 +194,9 @@ def check_objective(domain: Domain) -> None:
 def _of_trial(ctrl: Ctrl, folder: Path | None) -> tuple[Budget | None, Slot | None]:
     """The budget and the slot of an evaluation, from its trial; where no budget is active, the full one."""
     stamp = stamp_of(ctrl.current_trial)
-    if stamp is None or "final" not in stamp:
+    if stamp is None or not without_budget(stamp):
         return budget_of(ctrl.current_trial), slot_of_trial(ctrl, folder)
-    return None if "share" in stamp else stamp["max_budget"], None
+    return None if in_shares(stamp) else stamp["max_budget"], None
 
 
 def _without_trial(

@@ -99,9 +99,7 @@ class Bar:
             self._draw(self._plan)
 
     def _draw(self, plan: Schedule) -> None:
-        done, total, text = self._read(plan)
-        # Whole numbers in full, others in six digits: sums of shares end in rounding errors.
-        self._shown.n, total = (n if n == round(n) else float(f"{n:.6g}") for n in (done, total))
+        self._shown.n, total, text = self._read(plan)
         if self._shown.total is not None:
             self._shown.total = total
         self._shown.set_postfix_str(text, refresh=False)
@@ -124,7 +122,12 @@ class Bar:
         points = min(left, len(self._points))
         ahead = points * plan.max_budget + read(self.trials, plan).ahead(left - points)
         best = incumbent_of(everything)
-        text = "best ?" if best is None else f"best {best.loss:.4g} at {shown(best.stands_for or 0)}"
+        text = "best ?" if best is None else f"best {best.loss:.4g} at {shown(best.known_at or 0)}"
         if place := next((e.place for e in reversed(everything) if e.place), None):
             text += f", iteration {place[0]}, bracket {place[1]}"
-        return done, done + under_way + ahead, text
+        return rounded(done), rounded(done + under_way + ahead), text
+
+
+def rounded(total: Budget) -> Budget:
+    """A whole number in full, any other in six digits: sums of shares end in rounding errors."""
+    return total if total == round(total) else float(f"{total:.6g}")

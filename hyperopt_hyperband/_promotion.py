@@ -131,7 +131,7 @@ def advance(bracket: Bracket, state: BracketState, outcome: Outcome, known_at: K
     """Let all go up that has qualified and needs no evaluation there; then what `decide` says.
 
     What a higher budget would bring is known of a final result. It enters the rungs for which it qualifies,
-    as the evaluation that it is, the best of a rung first.
+    as the evaluation that it is, the best of a rung first: `state` is changed.
     """
     while True:
         action, qualified = _decided(bracket, state, outcome)
@@ -139,17 +139,18 @@ def advance(bracket: Bracket, state: BracketState, outcome: Outcome, known_at: K
         for rung, survivors, free in qualified:
             budget = bracket.rungs[rung].budget
             below, above = state.rungs[rung - 1], state.rungs[rung]
-            if _is_known(below[min(survivors)[1]], budget, known_at):
+            if is_known(below[min(survivors)[1]], budget, known_at):  # as a rule, it is not: one look a rung
                 entered = True
                 for _, config in sorted(survivors)[:free]:
-                    if not _is_known(below[config], budget, known_at):
+                    if not is_known(below[config], budget, known_at):
                         break
                     above[config] = below[config]
         if not entered:
             return action
 
 
-def _is_known(evaluation: Any, budget: Budget, known_at: KnownAt) -> bool:
+def is_known(evaluation: Any, budget: Budget, known_at: KnownAt) -> bool:
+    """Whether an evaluation tells what one at this budget would bring."""
     known = known_at(evaluation)
     return known is not None and known >= budget
 

@@ -47,7 +47,8 @@ class Report:
     distinct : how many of them differ; in a small discrete space, brackets draw the same ones again
     failed, pending, interrupted : how many; the interrupted count in no other figure
     foreign : trials that are not of this schedule; they count in no other figure, but may be the incumbent
-    total_budget : the sum of finished evaluations' budgets, every promotion trained from scratch
+    total_budget : the sum of the budgets of finished evaluations' rungs, each trained from scratch.
+        What has no budget, or one that does not go so low, counts so too, though it costs more
     total_budget_continued : the same where a promotion takes up what the rung below has trained
     final : how many of them have a final result: what any higher budget would give
     saved_evaluations, saved_budget : what was not evaluated again, as its result was known, trained from
@@ -109,11 +110,11 @@ class Report:
             return "incumbent: none, no evaluation has succeeded yet"
         where = "iteration {}, bracket {}, rung {}".format(*best.place) if best.place else "a foreign trial"
         full = plan.max_budget if plan else None
-        budget = best.stands_for
+        budget = best.known_at
         name = "max_budget" if budget == full else "budget"
         at = "" if budget is None else f" at {name} {shown(budget)}"
-        if best.final and best.budget is not None and best.budget != budget:
-            at += f", final since {shown(best.budget)}"
+        if best.final and best.budget != budget:
+            at += ", final"
         found = f"incumbent: loss {_tables.cell(best.loss)}{at}, trial {best.tid} ({where})"
         if full is None or self._at_full():
             return found
@@ -125,7 +126,7 @@ class Report:
     def _at_full(self) -> bool:
         """Whether the incumbent was evaluated at max_budget, or above that of the newest schedule."""
         best, plan = self.incumbent, self.schedule
-        reached = None if best is None else best.stands_for
+        reached = None if best is None else best.known_at
         return best is not None and (plan is None or reached is None or reached >= plan.max_budget)
 
     def _counts(self) -> str:
@@ -140,7 +141,7 @@ class Report:
         if not self._at_full() and (first := self._first_full()):
             early = "Hyperopt's max_evals, timeout, loss_threshold and no_progress_loss can come before that"
             rows = [
-                ["evaluations", first],
+                ["places taken", first],
                 ["to go on", f"fmin with these trials and max_evals={self.needed_for_full} or more"],
                 ["if fmin has ended", early],
             ]
@@ -165,7 +166,7 @@ class Report:
         finished: defaultdict[tuple[int, int], int] = defaultdict(int)
         pending: defaultdict[tuple[int, int], int] = defaultdict(int)
         for rung in self.rungs:
-            finished[rung.iteration, rung.bracket] += rung.evaluations
+            finished[rung.iteration, rung.bracket] += rung.evaluations + rung.carried
             pending[rung.iteration, rung.bracket] += rung.pending
         for key, number in finished.items():
             planned = plan.bracket(key[1]).evaluations
@@ -188,17 +189,19 @@ class Report:
                 ["as many configurations at max_budget", multiples(self.full_search_budget, full)],
             ]
             if self.final:
-                saved = f", which saved {counted(self.saved_evaluations, 'evaluation')} at higher budgets, "
+                rows.append(["final results", str(self.final)])
+            if self.saved_evaluations:
+                saved = f"{counted(self.saved_evaluations, 'evaluation')} at higher budgets, "
                 saved += f"a total budget of {multiples(self.saved_budget, full)}"
-                rows.append(["final results", f"{self.final}{saved if self.saved_evaluations else ''}"])
+                rows.append(["known without another", saved])
         if self.wall_seconds is not None:
             rows.append(["wall time", clock(self.wall_seconds)])
             rows.append(["time of all evaluations", clock(self.evaluation_seconds)])
         if self.foreign:
             rows.append(["foreign trials", f"{self.foreign} not of this schedule, counted nowhere above"])
         best, lowest = self.incumbent, self.lowest
-        if best and lowest and best.stands_for != lowest.stands_for:
-            at = f"{_tables.cell(lowest.loss)} at budget {shown(lowest.stands_for or 0)}, trial {lowest.tid}"
+        if best and lowest and best.known_at != lowest.known_at:
+            at = f"{_tables.cell(lowest.loss)} at budget {shown(lowest.known_at or 0)}, trial {lowest.tid}"
             rows.append(
                 ["lowest loss at any budget", f"{at}: Hyperopt's best_trial and loss_threshold go by it"]
             )
@@ -225,7 +228,7 @@ def report(trials: Trials, *, space: Any = None) -> Report:
     seconds = [(e.begun, e.ended) for e in finished if e.begun and e.ended]
     best = incumbent_of(everything)
     known = {} if space is None else hyperparameters(space)
-    rungs = rungs_of(plan, own) if plan else ()
+    rungs = rungs_of(plan, [e for e in everything if e.place]) if plan else ()
     return Report(
         schedule=plan,
         rungs=rungs,
@@ -335,6 +338,8 @@ def _correlations(trials: Trials, finished: list[Evaluation]) -> tuple[Correlati
     stamps = [its for document in documents(trials) if (its := stamp_of(document))]
     by_model = {its["config"] for its in stamps if "by_model" in its}
     losses = [
-        (e.config, e.spent, e.loss) for e in finished if e.loss is not None and e.config not in by_model
+        (e.config, e.spent if e.final else e.reached, e.loss)
+        for e in finished
+        if e.loss is not None and e.config not in by_model
     ]
     return tuple(Correlation(*budgets, *found) for budgets, found in over_all(losses).items())

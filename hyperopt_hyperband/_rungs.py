@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperopt_hyperband._evaluations import Evaluation, Place
 from hyperopt_hyperband._promotion import FAILED, BracketState, advance
 from hyperopt_hyperband._schedule import Budget, Schedule, shown
+from hyperopt_hyperband._stamps import order
 from hyperopt_hyperband._tables import cell
 
 
@@ -24,8 +25,8 @@ class RungReport:
     pending, failed : how many
     best, median : of the finite losses; None where there is none
     promoted : configurations that have gone up from here
-    carried : places taken by final results of lower rungs, which needed no evaluation here; they count in
-        best, median and promoted
+    carried : places taken by results of lower rungs that are known here, and needed no evaluation; they count
+        in best, median and promoted
     """
 
     iteration: int
@@ -42,17 +43,18 @@ class RungReport:
     carried: int
 
 
-def rungs_of(plan: Schedule, own: list[Evaluation]) -> tuple[RungReport, ...]:
-    """The rungs that any evaluation has entered, in the order of the run; own: those of the schedule."""
+def rungs_of(plan: Schedule, own: Sequence[Evaluation]) -> tuple[RungReport, ...]:
+    """The rungs that any evaluation has entered, in the order of the run.
+
+    own : the evaluations of the schedule, those that were interrupted too
+    """
     by_place: defaultdict[Place, list[Evaluation]] = defaultdict(list)
     for e in own:
-        if e.place:
+        if e.place and e.status != "interrupted":
             by_place[e.place].append(e)
-    carried = _carried(plan, by_place)
+    carried = _carried(plan, by_place, [e for e in own if e.status == "interrupted"])
     reports = []
-    for iteration, s, rung in sorted(
-        {*by_place, *carried}, key=lambda place: (place[0], -place[1], place[2])
-    ):
+    for iteration, s, rung in sorted({*by_place, *carried}, key=lambda each: (order(each[:2]), each[2])):
         inside, known = by_place.get((iteration, s, rung), []), carried.get((iteration, s, rung), [])
         losses = [e.loss for e in (*inside, *known) if e.loss is not None]
         above = iteration, s, rung + 1
@@ -76,17 +78,21 @@ def rungs_of(plan: Schedule, own: list[Evaluation]) -> tuple[RungReport, ...]:
     return tuple(reports)
 
 
-def _carried(plan: Schedule, by_place: Mapping[Place, list[Evaluation]]) -> dict[Place, list[Evaluation]]:
-    """The evaluations that stand for higher rungs than their own, by the places that they take there."""
+def _carried(
+    plan: Schedule, by_place: Mapping[Place, Sequence[Evaluation]], interrupted: Sequence[Evaluation]
+) -> dict[Place, list[Evaluation]]:
+    """The evaluations whose results are known at higher rungs, by the places that they take there."""
     found: defaultdict[Place, list[Evaluation]] = defaultdict(list)
-    newest = max(((iteration, -s) for iteration, s, _ in by_place), default=None)
+    newest = max(by_place, key=lambda place: order(place[:2]), default=None)
     for iteration, s in {place[:2] for place in by_place}:
-        rungs = [by_place.get((iteration, s, rung), []) for rung in range(s + 1)]
-        state = BracketState(
-            tuple({e.config: e for e in inside} for inside in rungs),
-            closed=(iteration, -s) != newest or any(rungs[1:]),
-        )
-        advance(plan.bracket(s), state, _outcome, lambda e: e.stands_for)
+        inside = [by_place.get((iteration, s, rung), ()) for rung in range(s + 1)]
+        rungs = tuple({e.config: e for e in each} for each in inside)
+        first = {
+            e.config: e for e in interrupted if e.place == (iteration, s, 0) and e.config not in rungs[0]
+        }
+        closed = (iteration, s) != (newest and newest[:2]) or any(rungs[1:])
+        state = BracketState(rungs, interrupted=first, closed=closed)
+        advance(plan.bracket(s), state, _outcome, lambda e: e.known_at)
         for rung, entered in enumerate(state.rungs):
             found[iteration, s, rung] += [e for e in entered.values() if e.place != (iteration, s, rung)]
     return {place: known for place, known in found.items() if known}
@@ -105,7 +111,7 @@ def row_of(rung: RungReport) -> dict[str, str]:
         "bracket": str(rung.bracket),
         "rung": str(rung.rung),
         "budget": shown(rung.budget),
-        "evaluations": " + ".join([evaluations] + [f"{rung.carried} final"] * (rung.carried > 0)),
+        "evaluations": " + ".join([evaluations] + [f"{rung.carried} known"] * (rung.carried > 0)),
         "pending": str(rung.pending),
         "failed": str(rung.failed),
         "best": cell(rung.best),

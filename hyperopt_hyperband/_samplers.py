@@ -41,16 +41,15 @@ class Request:
 
     Attributes
     ----------
-    evaluations : all that are known, pending ones too, in the order of the run; their budgets are known,
-        those of final results being max_budget
-    budgets : by label, what the hyperparameters that hold the budget hold in full; empty: there is none
+    evaluations : all that are known, pending ones too, in the order of the run, all with a known_at
+    maxima : what each label of a budget holds at max_budget; empty: there is none
     start_budget, max_budget : what the configuration's first evaluation will spend, and its last one may
     seed : all of the draw's randomness
     """
 
     domain: Domain
     evaluations: Sequence[Evaluation]
-    budgets: Mapping[str, Budget]
+    maxima: Mapping[str, Budget]
     start_budget: Budget
     max_budget: Budget
     seed: int
@@ -81,12 +80,12 @@ def model_of(sampler: Suggest | Model) -> Model:
 
 def model_draws(model: Model, request: Request, rng: np.random.Generator) -> Iterator[Drawn]:
     """A model's draws that are not pending, until it has no more or has been asked TRIES times."""
-    pending = {told_apart(e.vals, request.budgets) for e in request.evaluations if e.status == "pending"}
+    pending = {told_apart(e.vals, request.maxima) for e in request.evaluations if e.status == "pending"}
     for _ in range(TRIES):
         drawn = model.draw(replace(request, seed=int(rng.integers(2**31 - 1))))
         if drawn is None:
             return
-        if told_apart(_active(drawn), request.budgets) not in pending:
+        if told_apart(_active(drawn), request.maxima) not in pending:
             yield drawn, True
 
 
@@ -126,7 +125,7 @@ def untried(
 
     What is too rare to be drawn comes last.
     """
-    full = {told_apart(e.vals, budgets) for e in known if e.budget is not None and e.budget >= max_budget}
+    full = {told_apart(e.vals, budgets) for e in known if (e.known_at or 0) >= max_budget}
     left = few.keys() - full or set(few)
     for drawn in itertools.chain(draws, ((vals, False) for vals in few.values())):
         if (told := told_apart(_active(drawn[0]), budgets)) in left:
@@ -140,7 +139,7 @@ def order(e: Evaluation) -> tuple[float, float, float]:
     """Sorts evaluations: a higher budget beats a lower one, then the loss; failures; last what is pending."""
     if e.status == "pending":
         return 2, 0, 0
-    return e.loss is None, -e.spent, FAILED if e.loss is None else e.loss
+    return e.loss is None, -e.reached, FAILED if e.loss is None else e.loss
 
 
 def _ask(suggest: Suggest, request: Request) -> Vals | None:
@@ -176,14 +175,16 @@ def _ranked(request: Request) -> Trials:
     highest: dict[Hashable, Evaluation] = {}
     for e in request.evaluations:
         known = highest.get(e.config)
-        if known is None or (e.status != "pending" and (known.status == "pending" or e.spent > known.spent)):
+        if known is None or (
+            e.status != "pending" and (known.status == "pending" or e.reached > known.reached)
+        ):
             highest[e.config] = e
     found = list(highest.values())
     trials = Trials()
     documents: list[Document] = []
     for tid, e in enumerate(found):
         vals = {str(name): [e.vals[name]] if name in e.vals else [] for name in request.domain.params}
-        for label, full in request.budgets.items():
+        for label, full in request.maxima.items():
             vals[label] = [full] * len(vals[label])  # no hyperparameter to the model
         documents.append(new_document(tid, vals, request.domain, trials))
     for rank, tid in enumerate(sorted(range(len(found)), key=lambda i: order(found[i]))):

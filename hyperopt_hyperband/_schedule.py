@@ -61,14 +61,15 @@ class Schedule:
     """One Hyperband iteration; printed, and shown in a notebook, a table: brackets across, rungs down.
 
     `brackets` stand in the order in which they run, s counting down to 0. Where a space has several budgets,
-    those of the rungs are shares of the full one, max_budget is 1, and `shares_of` names what they are of.
+    those of the rungs are shares of the full one, max_budget is 1, and `shares_of` has the label, the
+    min_budget and the max_budget of each.
     """
 
     min_budget: Budget
     max_budget: Budget
     eta: Budget
     brackets: tuple[Bracket, ...]
-    shares_of: str = ""
+    shares_of: tuple[tuple[str, Budget, Budget], ...] = ()
 
     def bracket(self, s: int) -> Bracket:
         """The bracket of the paper's s."""
@@ -78,8 +79,10 @@ class Schedule:
     def options(self) -> str:
         """What it was planned with, in words."""
         bounds = f"{shown(self.min_budget)} to {shown(self.max_budget)}"
-        what = f"shares {bounds} of {self.shares_of}" if self.shares_of else f"budgets {bounds}"
-        return f"{what}, eta {self.eta:g}"
+        names = " and ".join(
+            f"{label} ({shown(low)} to {shown(high)})" for label, low, high in self.shares_of
+        )
+        return f"{f'shares {bounds} of {names}' if names else f'budgets {bounds}'}, eta {self.eta:g}"
 
     @property
     def integer(self) -> bool:
@@ -93,7 +96,7 @@ class Schedule:
 
     @property
     def evaluations(self) -> int:
-        """Evaluations over all brackets: the `max_evals` of one Hyperband iteration."""
+        """Evaluations over all brackets: the most that one Hyperband iteration takes."""
         return sum(bracket.evaluations for bracket in self.brackets)
 
     @property

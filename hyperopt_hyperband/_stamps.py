@@ -39,7 +39,7 @@ from hyperopt_hyperband._documents import (
     stamp_of,
     vals_of,
 )
-from hyperopt_hyperband._promotion import BracketState
+from hyperopt_hyperband._promotion import BracketState, is_known
 from hyperopt_hyperband._schedule import Budget, Schedule, schedule
 from hyperopt_hyperband._space import BudgetLabel, contains, name_of, option_names
 
@@ -150,7 +150,7 @@ def follow(trials: Trials, schedule: Schedule, space: Space) -> Followed:
         if newest is None or "foreign" in newest:
             behind.append(position)
             continue
-        if _is_of(schedule, newest):
+        if is_of(schedule, newest):
             try:
                 if any(_is_out_of_order(everything, position, other) for other in behind):
                     raise LookupError("documents have moved: the newest of the run may lie anywhere")
@@ -162,7 +162,7 @@ def follow(trials: Trials, schedule: Schedule, space: Space) -> Followed:
             break
         behind.append(position)
         found.foreign += 1
-    for key in sorted(chains, key=_order):
+    for key in sorted(chains, key=order):
         chain = found.chains[key] = chains[key]
         oldest, newest = (document["misc"]["hyperband"] for document in (chain[0], chain[-1]))
         found.run = newest["run"]
@@ -184,7 +184,11 @@ def newest_schedule(trials: Trials) -> Schedule | None:
 def schedule_of(stamp: Mapping[str, Any]) -> Schedule:
     """The schedule that a stamp tells of, but for a step of its budgets."""
     plan = schedule(stamp["min_budget"], stamp["max_budget"], stamp["eta"])
-    return replace(plan, shares_of="the full budget") if "share" in stamp else plan
+    return replace(plan, shares_of=_shares_of(stamp))
+
+
+def _shares_of(stamp: Mapping[str, Any]) -> tuple[tuple[str, Budget, Budget], ...]:
+    return tuple((label, low, high) for label, low, high in stamp.get("shares_of", ()))
 
 
 def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Document]:
@@ -192,7 +196,7 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
 
     Several runs may have been joined: the run is that of the newest document that fits.
     """
-    own = in_order(d for d in documents(trials) if _is_of(schedule, stamp_of(d)))
+    own = in_order(d for d in documents(trials) if is_of(schedule, stamp_of(d)))
     places: dict[tuple[Any, BracketKey], BracketState] = {}
     fit: list[Document] = []
     for document in own:
@@ -212,7 +216,7 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
         else:
             below = state.below(its["config"], its["rung"])
             fits = below is not None and below["tid"] == its.get("below") and _alike(below, document)
-            fits = fits and _known_at(below, rungs[its["rung"] - 1].budget)
+            fits = fits and is_known(below, rungs[its["rung"] - 1].budget, known_at)
         fits = fits and space.holds(document)
         if fits:
             rung[its["config"]] = document
@@ -309,7 +313,7 @@ def _counting(
     """
     own = fitting(trials, schedule, space)
     found = set(map(id, own))
-    misfits = [d for d in documents(trials) if _is_of(schedule, stamp_of(d)) and id(d) not in found]
+    misfits = [d for d in documents(trials) if is_of(schedule, stamp_of(d)) and id(d) not in found]
     chains: dict[BracketKey, list[Document]] = {}
     for document in own:
         its = document["misc"]["hyperband"]
@@ -317,15 +321,9 @@ def _counting(
     if own:
         newest = own[-1]["misc"]["hyperband"]
         counting = {(newest["iteration"], newest["bracket"]), *((i, s) for i, s, _ in newest["open"])}
-        last = max(_order(key) for key in counting if key in chains)
-        chains = {key: chain for key, chain in chains.items() if key in counting or _order(key) > last}
+        last = max(order(key) for key in counting if key in chains)
+        chains = {key: chain for key, chain in chains.items() if key in counting or order(key) > last}
     return chains, misfits
-
-
-def _known_at(document: Document | None, budget: Budget) -> bool:
-    """Whether an evaluation counts at a rung: as its own there, or as one that stands for it."""
-    known = None if document is None else known_at(document)
-    return known is not None and known >= budget
 
 
 def _alike(one: Document, other: Document) -> bool:
@@ -335,15 +333,16 @@ def _alike(one: Document, other: Document) -> bool:
     return set(ours) == set(theirs) and all(ours[name] == theirs[name] for name in ours if name != label)
 
 
-def _is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
+def is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
     return (
         stamp is not None
         and "foreign" not in stamp
         and (stamp["min_budget"], stamp["max_budget"], stamp["eta"])
         == (schedule.min_budget, schedule.max_budget, schedule.eta)
+        and ("shares_of" not in stamp if not schedule.shares_of else _shares_of(stamp) == schedule.shares_of)
     )
 
 
-def _order(key: BracketKey) -> tuple[int, int]:
+def order(key: BracketKey) -> tuple[int, int]:
     """Orders brackets by when they open."""
     return key[0], -key[1]

@@ -10,7 +10,7 @@ from typing import Any
 from hyperopt.base import Trials
 
 from hyperopt_hyperband._call import shows_its_call
-from hyperopt_hyperband._documents import documents, is_new, level_of, outcome, stamp_of, times_of
+from hyperopt_hyperband._documents import documents, in_shares, is_new, level_of, outcome, stamp_of, times_of
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
 from hyperopt_hyperband._history import completed_iterations, read
 from hyperopt_hyperband._promotion import FAILED, Promote
@@ -27,10 +27,11 @@ def stop_after(
 
         fmin(objective, space, algo=hyperband.suggest, early_stop_fn=hyperband.stop_after(iterations=1))
 
-    max_evals may then be left out. One worker evaluates what `hyperband.schedule` plans for an iteration, and
-    one evaluation more where the space has too few configurations to fill the last bracket. With many
-    workers, or a max_queue_len above 1, the next iteration begins while this one waits. What is under way at
-    the end, ExecutorTrials cancels, and begins with when fmin is called again; other backends wait for it.
+    max_evals may then be left out. One worker evaluates what `hyperband.schedule` plans for an iteration;
+    less where results are final, and one evaluation more where the space has too few configurations to fill
+    the last bracket. With many workers, or a max_queue_len above 1, the next iteration begins while this one
+    waits. What is under way at the end, ExecutorTrials cancels, and begins with when fmin is called again;
+    other backends wait for it.
 
     Parameters
     ----------
@@ -109,7 +110,10 @@ def _expected_seconds(trials: Trials) -> float:
     if budget is None and getattr(trials, "points_to_evaluate", None):
         return 0  # what comes after the points may be cheap
     seen: dict[Budget | None, list[float]] = {}
+    plan = newest_schedule(trials)
     for document in documents(trials):
+        if (its := stamp_of(document)) and plan and in_shares(its) != bool(plan.shares_of):
+            continue  # of another unit
         begun, ended = times_of(document)
         value = outcome(document)
         if begun and ended and value is not None and value < FAILED:

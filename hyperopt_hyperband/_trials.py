@@ -14,16 +14,19 @@ from hyperopt import base, tpe
 from hyperopt.base import Domain, validate_loss_threshold
 
 from hyperopt_hyperband._best_model import keep_best
+from hyperopt_hyperband._branches import lacks_budget
 from hyperopt_hyperband._budget import find_budget
 from hyperopt_hyperband._documents import (
     Document,
     Vals,
     copy_of,
     documents,
+    in_full,
+    in_shares,
     is_outside,
     is_unfinished,
-    known_at,
     left_behind,
+    maxima_of,
     outcome,
     own_options,
     stamp_of,
@@ -216,11 +219,11 @@ def _reached(run: Run, trials: base.Trials, loss_threshold: float) -> bool:
     if not any(
         (loss := outcome(document)) is not None and loss < loss_threshold
         for document in documents(trials)
-        if (known_at(document) or full) >= full and not is_outside(document)
+        if in_full(document) and not is_outside(document)
     ):
         return False  # as a rule, and without reading all evaluations
     return any(
-        e.loss is not None and e.loss < loss_threshold and (e.stands_for or 0) >= full
+        e.loss is not None and e.loss < loss_threshold and (e.known_at or 0) >= full
         for e in evaluations(trials, schedule=plan, maxima=run.maxima)
         if not e.outside
     )
@@ -234,7 +237,7 @@ class Run:
     ----------
     points : those that are still to be suggested; None before the first suggestion
     plan : Hyperband's schedule; None: not known yet, or there is none
-    maxima : of what holds its budgets, as `evaluations` takes them
+    maxima : what each label of its budgets holds at max_budget
     short : it was said that max_evals is too few for a result at max_budget
     """
 
@@ -244,7 +247,7 @@ class Run:
     points: deque[Vals] | None = None
     bar: Bar | None = None
     plan: Schedule | None = None
-    maxima: dict[str, Budget | None] = field(default_factory=dict)
+    maxima: dict[str, Budget] = field(default_factory=dict)
     short: bool = False
 
     def suggest(
@@ -275,10 +278,10 @@ class Run:
         plan = newest_schedule(self.trials)
         if plan is None or self.short or (best := incumbent_of(evaluations(self.trials))) is None:
             return
-        if best.stands_for is not None and best.stands_for < plan.max_budget:
+        if best.known_at is not None and best.known_at < plan.max_budget:
             warn(
                 f"fmin has ended before a result at max_budget={shown(plan.max_budget)}: what it returns is "
-                f"the best at budget {shown(best.stands_for)}; go on with these trials, to "
+                f"the best at budget {shown(best.known_at)}; go on with these trials, to "
                 f"max_evals={first_full(self.trials, plan)} at least"
             )
 
@@ -286,22 +289,25 @@ class Run:
         stamp = next(filter(None, map(stamp_of, suggested)), None)
         self.plan = plan = schedule_of(stamp) if stamp else None
         points = deque(_due(self.trials, self._points(domain, stamp)))
-        if plan is not None and self.max_evals is not None:
+        if plan is not None and self.max_evals is not None and not self._may_be_final(domain):
             self.short = _warn_if_short(self.trials, plan, self.max_evals, len(points))
         if self.bar is not None:
             others = range(self.bar.total)  # another algorithm's go on at max_budget
             self.bar.open(plan or newest_schedule(self.trials), points if plan else others)
         return points
 
+    def _may_be_final(self, domain: Domain) -> bool:
+        """Whether a configuration may have no budget, so that its first evaluation is at max_budget."""
+        return lacks_budget(domain.expr, frozenset(self.maxima))
+
     def _points(self, domain: Domain, stamp: dict[str, Any] | None) -> Iterator[Vals]:
         """The points in Hyperopt's form. Raises ValueError where one does not fit the space."""
         full = {str(name): name.max_budget for name in domain.params if isinstance(name, BudgetLabel)}
         if stamp is not None:
-            # The draw has a label only where its branch is active; a partial names it always.
-            label = getattr(self.algo, "keywords", {}).get("budget", stamp.get("label"))
-            budgets = find_budget(domain, label)
-            self.maxima = budgets.maxima
-            full |= {knob.label: knob.max_budget for knob in budgets.knobs}
+            # The draw has a label only where its branch is active; shares name all, and so does a partial.
+            named = getattr(self.algo, "keywords", {}).get("budget", stamp.get("label"))
+            self.maxima = maxima_of(stamp) if in_shares(stamp) else find_budget(domain, named).maxima
+            full |= self.maxima
         for i, point in enumerate(self.trials.points_to_evaluate):
             try:
                 vals = vals_of_point(domain.expr, point, full)
@@ -329,7 +335,7 @@ def _due(trials: Trials, points: Iterable[Vals]) -> list[Vals]:
 
 def _warn_if_short(trials: Trials, plan: Schedule, max_evals: int, points: int) -> bool:
     full = plan.max_budget
-    if any(e.place and e.stands_for == full and e.status == "ok" for e in evaluations(trials, schedule=plan)):
+    if any(e.place and e.known_at == full and e.status == "ok" for e in evaluations(trials, schedule=plan)):
         return False
     first = first_full(trials, plan) + points
     if max_evals < first:

@@ -76,7 +76,9 @@ def advice(plan: Schedule, correlations: Sequence[Correlation]) -> str | None:
         raised = min(highest, _down(full / eta, whole=plan.integer))
         if raised > 1.01 * worst.low and len(brackets := schedule(raised, full, eta).brackets) > 1:
             lower = "" if eta == plan.eta else f" and lower eta to {eta}"
-            return f"raise min_budget to {shown(raised)}{lower}: {len(brackets)} brackets are left"
+            low = f"each min_budget to {shown(raised)} of its max_budget"
+            low = low if plan.shares_of else f"min_budget to {shown(raised)}"
+            return f"raise {low}{lower}: {len(brackets)} brackets are left"
     return "search at max_budget alone, with tpe.suggest, or make another hyperparameter the budget"
 
 

@@ -7,7 +7,6 @@ import itertools
 import logging
 import numbers
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import replace
 
 from hyperopt.base import Domain, Trials
 
@@ -36,7 +35,7 @@ from hyperopt_hyperband._samplers import (
     untried,
 )
 from hyperopt_hyperband._saving import load_trials, save_trials
-from hyperopt_hyperband._schedule import Bracket, Budget, Schedule
+from hyperopt_hyperband._schedule import Bracket, Budget, Schedule, shown
 from hyperopt_hyperband._space import hyperparameters
 from hyperopt_hyperband._stamps import BracketKey, check_labels, space_of
 from hyperopt_hyperband._stopping import no_progress, stop_after
@@ -85,8 +84,10 @@ def suggest(
     """Suggest the next evaluations by Hyperband; pass it to fmin as `algo`.
 
     Each document carries its budget in `misc["budget"]` and its place in the schedule in
-    `misc["hyperband"]`. All state is read from the documents of `trials`: a run that was stopped goes on
-    where it stood when fmin is called again with the same trials.
+    `misc["hyperband"]`. A result with `"final": True` (default False) stands for every higher budget: the
+    configuration goes up without another evaluation, and counts as evaluated at max_budget. So does one in
+    which no budget of the space is active. All state is read from the documents of `trials`: a run that was
+    stopped goes on where it stood when fmin is called again with the same trials.
 
     Parameters
     ----------
@@ -151,8 +152,7 @@ def suggest(
         known = _known(trials, issued, domain, plan, budgets) if asked or few else []
         found = random_draws(domain, rng)
         if asked:
-            full = {knob.label: knob.max_budget for knob in budgets.knobs}
-            request = Request(domain, known, full, start_budget, plan.max_budget, seed)
+            request = Request(domain, known, budgets.maxima, start_budget, plan.max_budget, seed)
             found = itertools.chain(model_draws(asked, request, rng), found)
         return untried(few, found, known, budgets.labels, plan.max_budget) if few else found
 
@@ -181,7 +181,7 @@ def _next_document(
             case Sample():
                 taken = history.drawn(key)
                 drawn = draws(rungs[0].budget)
-                found = ((_at_rung(vals, budgets, bracket, 0), by_model) for vals, by_model in drawn)
+                found = ((_at_rung(vals, budgets, bracket, 0), modelled) for vals, modelled in drawn)
                 new = next((each for each in found if each[0][0] not in taken), None)
                 if new is None:
                     history.brackets[key].closed = True
@@ -195,8 +195,8 @@ def _next_document(
                 vals, held = _at_rung(history.vals(key, action), budgets, bracket, rung)
             case Promote(config, rung):
                 vals, held = _at_rung(history.vals(key, action), budgets, bracket, rung)
-                goes_up = "%s: configuration %s goes up to rung %d, budget %.4g"
-                logger.info(goes_up, _where(key), config, rung, rungs[rung].budget)
+                goes_up = "%s: configuration %s goes up to rung %d, budget %s"
+                logger.info(goes_up, _where(key), config, rung, shown(held.value))
         document = new_document(new_id, vals, domain, trials)
         return history.issue(document, key, rung, config, held, by_model=by_model)
 
@@ -219,12 +219,12 @@ def _known(
 ) -> list[Evaluation]:
     """The evaluations that a model may learn from: those whose values the space's hyperparameters can have.
 
-    A result counts at the largest budget at which it is known. What was interrupted has been issued again, or
-    will be. A point that names an option of a choice instead of its index has failed.
+    What was interrupted has been issued again, or will be. A point that names an option of a choice instead
+    of its index has failed.
     """
     space = hyperparameters(domain.expr)
     return [
-        e if e.stands_for == e.budget else replace(e, budget=e.stands_for)
+        e
         for e in evaluations(trials, issued, schedule=plan, maxima=budgets.maxima)
         if e.status != "interrupted"
         and e.vals.keys() <= domain.params.keys()
@@ -253,7 +253,7 @@ def _check_start(plan: Schedule, domain: Domain, trials: Trials, wants: Wants | 
     check_objective(domain)
     if plan.evaluations > MOST_EVALUATIONS:
         raise ValueError(
-            f"min_budget={plan.min_budget}, max_budget={plan.max_budget}, eta={plan.eta} plan "
+            f"{plan.options if plan.shares_of else _bounds(plan)} plan "
             f"{plan.evaluations} evaluations an iteration: raise min_budget or eta"
         )
     if in_spark(trials) and wants:
@@ -288,9 +288,8 @@ def _warn_at_start(history: History, budgets: Budgets, domain: Domain, *, random
         )
     if len(plan.brackets) == 1 and plan.min_budget < plan.max_budget:
         warn(
-            f"min_budget={plan.min_budget} times eta={plan.eta} is above max_budget={plan.max_budget}, so "
-            f"every evaluation is at max_budget: plain {'random ' * random}search at full budget; for lower "
-            f"budgets take {more_brackets(plan, budgets)}"
+            f"{_too_close(budgets, plan)}, so every evaluation is at max_budget: plain {'random ' * random}"
+            f"search at full budget; for lower budgets take {more_brackets(plan, budgets)}"
         )
     every = configurations(domain.expr, budgets.labels) or ()
     distinct = sum(1 for _ in itertools.islice(every, plan.configurations))
@@ -302,6 +301,16 @@ def _warn_at_start(history: History, budgets: Budgets, domain: Domain, *, random
             f"{plan.total_budget / plan.max_budget:.3g} x max_budget. Until all have been at max_budget, "
             "brackets draw from the others alone"
         )
+
+
+def _bounds(plan: Schedule) -> str:
+    return f"min_budget={plan.min_budget}, max_budget={plan.max_budget}, eta={plan.eta}"
+
+
+def _too_close(budgets: Budgets, plan: Schedule) -> str:
+    if budgets.in_shares:
+        return f"min_budget times eta={plan.eta} is above max_budget for every budget of the space"
+    return f"min_budget={plan.min_budget} times eta={plan.eta} is above max_budget={plan.max_budget}"
 
 
 def _where(key: BracketKey) -> str:

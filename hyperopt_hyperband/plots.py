@@ -63,12 +63,12 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
             lines[e.config].append(e)
     for line in lines.values():
         line.sort(key=lambda e: e.spent)
-        known = [e for e in line[-1:] if e.stands_for != e.spent]
-        full = line[-1].stands_for == (plan and plan.max_budget)
+        known = [e for e in line[-1:] if e.known_at != e.spent]
+        full = line[-1].known_at == (plan and plan.max_budget)
         kind = "reached max_budget" if full else "promoted" if len(line) > 1 else "not promoted"
         color, size, width = KINDS[kind]
         ax.plot(
-            [e.spent for e in line] + [e.stands_for for e in known],
+            [e.spent for e in line] + [e.known_at for e in known],
             _losses([*line, *known]),
             "o-",
             markevery=range(len(line)),
@@ -78,15 +78,15 @@ def evaluations(trials: Trials, *, ax: Axes | None = None) -> Axes:
             zorder=2 + 0.1 * list(KINDS).index(kind),
             label=kind,
         )
-    _mark_incumbent(ax, everything, [(e, e.stands_for or e.spent) for e in everything])
+    _mark_incumbent(ax, everything, [(e, e.known_at or e.spent) for e in everything])
     _mark_failures(ax, [e.spent for e in everything if e.status == "failed"])
     _scale_losses(ax, everything)
-    if ticks := sorted({e.budget for e in everything if e.budget is not None}):
+    if ticks := sorted({b for e in everything for b in (e.budget, e.known_at) if b is not None}):
         ax.set_xscale("log")
         ax.set_xticks(ticks, [shown(tick) for tick in ticks])
         ax.minorticks_off()
     _legend([ax])
-    ax.set(xlabel="budget", ylabel="loss")
+    ax.set(xlabel="share of the full budget" if plan and plan.shares_of else "budget", ylabel="loss")
     return ax
 
 
@@ -118,7 +118,7 @@ def incumbent(
     named = trials if isinstance(trials, Mapping) else {"incumbent": trials}
     runs = {name: _finished(run) for name, run in named.items()}
     [ax] = _panels(ax, 1)
-    full = max((e.stands_for for run in runs.values() for e in run if e.stands_for is not None), default=1)
+    full = max((e.known_at for run in runs.values() for e in run if e.known_at is not None), default=1)
     in_view: list[float] = []
     dashed = False
     for i, (name, run) in enumerate(runs.items()):
@@ -126,7 +126,7 @@ def incumbent(
         steps = zip(_progress(run, against, full), read.incumbents(run), strict=True)
         path = [(x, best) for x, best in steps if best is not None and not math.isnan(x)]
         new = [k for k, (_, best) in enumerate(path) if k == 0 or best is not path[k - 1][1]]
-        below = sum(best.stands_for is not None and best.stands_for < full for _, best in path)
+        below = sum(best.known_at is not None and best.known_at < full for _, best in path)
         dashed |= below > 0
         parts = [(0, path[: below + 1], "--", 1.2)] if below else []
         parts += [(below, path[below:], "-", 2.0)] if below < len(path) else []
@@ -222,14 +222,14 @@ def hyperparameters(
         raise ValueError(f"labels={unknown!r} are in no evaluation: pass some of {sorted(present)}")
     panels = _panels(ax, len(labels))
     known = {} if space is None else spaces.hyperparameters(space)
-    shades = _shades({e.stands_for for e in everything if e.stands_for is not None})
+    shades = _shades({e.known_at for e in everything if e.known_at is not None})
     for axes, label in zip(panels, labels, strict=True):
         found = known.get(label) or _guessed(label, [e.vals[label] for e in everything if label in e.vals])
         held = [(e, found.number(e.vals[label])) for e in everything if label in e.vals]
         inside = [(e, value) for e, value in held if value is not None]
         at = [(e, _position(value, i, found)) for i, (e, value) in enumerate(inside)]
         for i, (budget, color) in enumerate(shades.items() or [(None, DARK)]):
-            dots = [(e, x) for e, x in at if e.loss is not None and e.stands_for == budget]
+            dots = [(e, x) for e, x in at if e.loss is not None and e.known_at == budget]
             axes.scatter(
                 [x for _, x in dots],
                 _losses(e for e, _ in dots),

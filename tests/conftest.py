@@ -91,7 +91,7 @@ def evaluation(config, budget, value, vals):
         place=None,
         budget=budget,
         held=budget,
-        stands_for=budget,
+        known_at=budget,
         final=False,
         status=status,
         loss=value if status == "ok" else None,

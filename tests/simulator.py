@@ -399,7 +399,8 @@ class Disrupted(Simulation):
                 if (row["iteration"], row["bracket"]) == (its["iteration"], its["bracket"])
             ]
             rung = [row for row in own if row["rung"] == its["rung"] - 1]
-            *_, source = [row for row in own if row["config"] == its["config"] and row["rung"] < its["rung"]]
+            lower = [row for row in own if row["config"] == its["config"] and row["rung"] < its["rung"]]
+            source = max(lower, key=lambda row: row["rung"])
             own = {name: value[0] if value else None for name, value in without_budget(doc).items()}
             assert {name: source.get(f"param_{name}") for name in own} == own, "the same configuration"
             assert source["status"] == "ok"

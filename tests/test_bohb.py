@@ -22,7 +22,7 @@ from hyperopt_hyperband import _gp as gp
 from hyperopt_hyperband._model import draw
 from hyperopt_hyperband._samplers import Request
 
-pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget=")
+pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget")
 
 ITERATION = hyperband.schedule(1, 9).evaluations
 always = partial(bohb.suggest, random_share=0)

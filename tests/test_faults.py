@@ -17,7 +17,7 @@ from simulator import Disrupted, Simulation, where, without_budget
 
 from hyperopt_hyperband import bohb, hyperband
 
-pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget=")
+pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget")
 
 etas = st.sampled_from([2, 2.5, 3, 4])
 simulations = st.builds(

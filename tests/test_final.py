@@ -1,12 +1,14 @@
 """A result that stands for every higher budget is not evaluated again, and counts at max_budget."""
 
+import contextlib
 import json
+import re
 from collections import Counter
 from functools import partial
 
 import numpy as np
 import pytest
-from conftest import evaluation, places, run
+from conftest import evaluation, interrupted, places, run
 from hyperopt import STATUS_FAIL, STATUS_OK, hp, rand, space_eval, tpe, trials_from_docs
 
 from hyperopt_hyperband import Trials, bohb, hyperband, plots
@@ -89,8 +91,8 @@ def test_the_incumbent_may_be_final_at_a_low_budget(space):
     assert hyperband.incumbent(trials)["tid"] == trials.best_trial["tid"] == best["tid"]
     report = hyperband.report(trials)
     assert report.incumbent.tid == best["tid"]
-    assert (report.incumbent.budget, report.incumbent.stands_for) == (best["budget"], 9)
-    assert f"at max_budget 9, final since {best['budget']}" in str(report)
+    assert (report.incumbent.budget, report.incumbent.known_at) == (best["budget"], 9)
+    assert "at max_budget 9, final, trial" in str(report)
     assert hyperband.argmin(trials) == {"x": best["param_x"], "epochs": best["budget"]}
 
 
@@ -108,12 +110,22 @@ def test_the_report_says_what_was_saved():
     for rung, other in zip(report.rungs[:3], hyperband.report(plain).rungs[:3], strict=True):  # drawn alike
         assert (rung.best, rung.median, rung.promoted) == (other.best, other.median, other.promoted)
     text = str(report)
-    assert (
-        f"{report.final}, which saved {report.saved_evaluations} evaluations at higher budgets, a total"
-        in text
-    )
-    assert " + 1 final" in text
-    assert "final results" not in str(hyperband.report(plain))
+    saved = rf"known without another +{report.saved_evaluations} evaluations at higher budgets, a total"
+    assert re.search(saved, text)
+    assert re.search(rf"final results +{report.final}$", text, re.MULTILINE)
+    assert " + 1 known" in text
+    assert not re.search("final results|known without", str(hyperband.report(plain)))
+
+
+def test_the_report_carries_no_more_than_the_run_where_an_evaluation_was_interrupted():
+    objective = interrupted(lambda p: {"loss": p["x"], "status": STATUS_OK, "final": True}, 9)
+    trials = Trials()
+    with contextlib.suppress(KeyboardInterrupt):
+        run(objective, SPACE, 22, trials)
+    assert hyperband.report(trials).pending == 1
+    assert hyperband.report(trials).saved_evaluations <= 2, "the others are not sure yet"
+    run(objective, SPACE, 22, trials)
+    assert hyperband.report(trials).saved_evaluations > 0
 
 
 def test_a_failed_evaluation_is_not_final():

@@ -282,7 +282,7 @@ def test_a_budget_for_each_branch_and_final_results(by_hand):
     report = hyperband.report(mongo_trials())
     assert report.foreign == 0
     assert report.saved_evaluations > 0
-    assert report.incumbent.stands_for == 1
+    assert report.incumbent.known_at == 1
 
 
 def test_views_of_one_store_do_not_meet(by_hand):

@@ -19,7 +19,7 @@ from simulator import Simulation
 from hyperopt_hyperband import ExecutorTrials, bohb, hyperband
 from hyperopt_hyperband._samplers import Request, _ranked
 
-pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget=")
+pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget")
 
 PLAN = hyperband.schedule(1, 9)
 ITERATION = PLAN.evaluations

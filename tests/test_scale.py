@@ -27,7 +27,7 @@ from hyperopt_hyperband._promotion import (
     promotable,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget=")
+pytestmark = pytest.mark.filterwarnings("ignore:the space has", "ignore:min_budget")
 
 PLAN = hyperband.schedule(1, 9)
 DOMAIN = Domain(lambda _: 0.0, {"x": hp.uniform("x", 0, 1), "b": hyperband.budget("b", 1, 9)})

@@ -100,7 +100,7 @@ def test_losses_at_the_same_share_compare():
     assert (report.incumbent.tid, report.incumbent.budget) == (best["tid"], 1)
     assert [rung.budget for rung in report.rungs[:4]] == pytest.approx([1 / 27, 1 / 9, 1 / 3, 1])
     assert report.total_budget == pytest.approx(PLAN.total_budget)
-    assert "Hyperband, shares 0.03333 to 1 of the full budget, eta 3" in str(report)
+    assert "Hyperband, shares 0.03333 to 1 of epochs (10 to 300) and trees (3 to 81), eta 3" in str(report)
     assert space_eval(SPACE, hyperband.argmin(trials)) == report.parameters
     assert report.parameters[label_of(best)] in (81, 300)
 
@@ -162,7 +162,7 @@ def test_an_evaluation_that_would_be_the_same_is_not_repeated():
     trials = run(lambda p: calls.append(repr(p)) or sum(p.values()), space, 200, Trials())
     assert len(set(calls)) == len(calls) == 200
     few = [d["misc"]["hyperband"] for d in trials.trials if d["misc"]["vals"]["few"]]
-    assert any(its["rung"] > 1 and "stands_for" not in its for its in few), "some went up to another value"
+    assert any(its["rung"] > 1 and "known_at" not in its for its in few), "some went up to another value"
     plan = hyperband.schedule(space)
     again = trials_from_docs(json.loads(json.dumps(trials._dynamic_trials, default=str)))
     assert len(_stamps.fitting(again, plan)) == 200, "what their stamps name is there"
@@ -266,6 +266,27 @@ def test_the_pictures_have_shares():
         each.figure.canvas.draw()
 
 
+def test_points_may_leave_out_each_budget_whatever_the_algorithm_is_wrapped_in():
+    one = {"x": hp.uniform("x", 0, 1), "a": hp.quniform("a", 1, 9, 1)}
+    space = hp.choice("m", [one, {"y": hp.uniform("y", 0, 1), "b": hp.quniform("b", 1, 90, 1)}])
+    trials = Trials(points_to_evaluate=[{"x": 0.5}, {"y": 0.5}])
+    wrapped = lambda *args: hyperband.suggest(*args, budget=["a", "b"])  # noqa: E731
+    run(lambda p: p.get("x", 1), space, 200, trials, algo=wrapped)
+    assert [doc["misc"]["vals"][label] for doc, label in zip(trials.trials, "ab", strict=False)] == [
+        [9],
+        [90],
+    ]
+
+
+def test_what_is_at_its_maximum_already_is_final():
+    one = {"x": hp.uniform("x", 0, 1), "a": hyperband.budget("a", 100, 100)}
+    space = hp.choice("m", [one, {"y": hp.uniform("y", 0, 1), "b": hyperband.budget("b", 1, 9)}])
+    trials = run(lambda p: p.get("x", p.get("y")), space, 40, Trials())
+    for record in hyperband.records(trials):
+        assert record["final"] == (record["param_x"] is not None and record["share"] < 1)
+    assert hyperband.report(trials).final > 0
+
+
 @pytest.mark.parametrize("in_folder", [False, True])
 def test_checkpoints_go_up_in_every_branch(tmp_path, in_folder):
     seen = []
@@ -312,6 +333,84 @@ def test_trials_of_a_single_budget_are_compared_with_shares():
         run(lambda p: -1.0 - worst, SPACE, 60 + PLAN.evaluations, trials)
     assert hyperband.incumbent(trials)["result"]["loss"] == -1.0 - worst
     assert {round(1 / r["share"]) for r in hyperband.records(trials)[:60]} == {27, 9, 3, 1}
+
+
+def test_other_bounds_of_one_of_them_are_another_schedule():
+    forest = {"a": hp.uniform("a", 0, 1), "n": hyperband.budget("n", 3, 81)}
+    net = {"b": hp.uniform("b", 0, 1), "e": hyperband.budget("e", 10, 300)}
+    larger = net | {"e": hyperband.budget("e", 100, 3000)}
+    trials = run(lambda p: sum(p.values()), hp.choice("m", [forest, net]), 30)
+    with pytest.warns(UserWarning, match="30 trials come from a Hyperband run with other min_budget"):
+        run(lambda p: sum(p.values()), hp.choice("m", [forest, larger]), 60, trials)
+    new = trials.trials[30:]
+    assert {doc["misc"]["hyperband"]["iteration"] for doc in new} == {0}
+    assert {doc["misc"]["vals"]["e"][0] for doc in new if doc["misc"]["vals"]["e"]} <= {111, 333, 1000, 3000}
+
+
+@pytest.mark.filterwarnings("ignore:.*come from a Hyperband run", "ignore:no budget is active")
+@pytest.mark.filterwarnings("ignore:the space has", "ignore:max_evals=")
+def test_models_and_thresholds_compare_what_shares_and_budgets_have_in_common():
+    def good(params):
+        return {"loss": 0.1, "status": STATUS_OK, "model": "good"}
+
+    def bad(params):
+        return {"loss": 1.0, "status": STATUS_OK, "model": "bad"}
+
+    forest = {"depth": hp.uniform("depth", 0, 1), "trees": hp.quniform("trees", 3, 81, 1)}
+    space = hp.choice("model", [forest, {"epochs": hp.quniform("epochs", 10, 300, 1)}])
+    several = partial(hyperband.suggest, budget=["trees", "epochs"])
+    one = partial(hyperband.suggest, budget="trees")
+    trials = run(good, space, PLAN.evaluations, Trials(keep_model=True), algo=several)
+    run(bad, space, 160, trials, algo=one)
+    assert hyperband.best_model(trials) == "good"
+    assert hyperband.incumbent(trials)["result"]["loss"] == 0.1
+    assert "param_epochs" in hyperband.records(trials)[0], "it is a hyperparameter now"
+    run(bad, space, 300, trials, algo=one, loss_threshold=0.5)
+    assert len(trials) == 161, "what was there before is enough"
+
+
+@pytest.mark.filterwarnings("ignore:.*come from a Hyperband run", "ignore:no budget is active")
+def test_what_had_no_budget_counts_at_what_it_held_once_that_is_one():
+    branches = [{"trees": hp.quniform("trees", 3, 81, 1)}, {"epochs": hp.quniform("epochs", 10, 300, 1)}]
+    space = {"x": hp.uniform("x", 0, 1), "model": hp.choice("model", branches)}
+    trials = run(lambda p: p["x"] - 9, space, 60, Trials(), algo=partial(hyperband.suggest, budget="trees"))
+    several = partial(hyperband.suggest, budget=["trees", "epochs"])
+    run(lambda p: p["x"], space, 160, trials, algo=several)
+    for doc, record in zip(trials.trials[:60], hyperband.records(trials), strict=False):
+        if epochs := doc["misc"]["vals"]["epochs"]:
+            assert not record["final"]
+            assert record["share"] == pytest.approx(max(epochs[0] / 300, 1 / 30))
+    assert not hyperband.report(trials).incumbent.final
+
+
+def test_models_stay_where_max_budget_grows_and_the_incumbent_is_final():
+    def space(high):
+        return {"x": hp.uniform("x", 0, 1), "n": hyperband.budget("n", 1, high)}
+
+    def result(loss, **more):
+        return lambda p: {"loss": p["x"] + loss, "status": STATUS_OK, "model": "m", **more}
+
+    trials = run(result(0, final=True), space(9), 13, Trials(keep_model=True))
+    with pytest.warns(UserWarning, match="trials come from a Hyperband run with other"):
+        run(result(5), space(27), 80, trials)
+    assert hyperband.best_model(trials) == "m"
+    assert hyperband.incumbent(trials)["tid"] < 13
+
+
+def test_an_objective_with_a_budget_has_its_default_where_none_of_several_is_active():
+    seen = set()
+
+    @hyperband.with_budget
+    def objective(params, budget=None):
+        seen.add((params["kind"], budget))
+        return loss(params)
+
+    run(objective, kinds(SVM), 60)
+    assert ("svm", None) in seen
+    assert {budget for kind, budget in seen if kind == "net"} <= set(VALUES["epochs"])
+    without = hyperband.with_budget(lambda params, budget: loss(params))
+    with pytest.raises(ValueError, match=r"or None where the space has several"):
+        run(without, kinds(SVM), 60)
 
 
 # What has no budget, and what only seems to have none.
