@@ -122,8 +122,10 @@ def budget(label: str, min_budget: Budget, max_budget: Budget) -> Apply:
     A space may have several, each with its own bounds (trees of a forest, epochs of a network), in branches
     of which one is active. The rungs are then shares of the full budget, from the smallest min_budget /
     max_budget to 1: each node holds that share of its own max_budget, rounded where its bounds are ints, and
-    at least its min_budget. A configuration in which no budget is active is trained in full at once: its
-    result is final.
+    at least its min_budget.
+
+    A configuration in which no budget is active is trained in full by its first evaluation, and takes the
+    places of every rung in which that loss is among the best (benchmarks/kinds.py compares six such rules).
 
     A point of our Trials may leave it out. One of fmin's own `points_to_evaluate` has to give it, as a rule
     {label: max_budget}: what that leaves out, Hyperopt meets with an AssertionError without text.
