@@ -313,9 +313,9 @@ def times_of(document: Document) -> tuple[datetime | None, datetime | None]:
     return time_of(document.get("book_time")), time_of(document.get("refresh_time"))
 
 
-def is_outside(document: Document) -> bool:
-    """Whether the evaluation lies outside the space that the run goes on with."""
-    return (stamp_of(document) or {}).get("foreign") == "space"
+def is_outside(stamp: Mapping[str, Any] | None) -> bool:
+    """Whether an evaluation with this stamp lies outside the space that the run goes on with."""
+    return stamp is not None and stamp.get("foreign") == "space"
 
 
 def left_behind(document: Document) -> bool:

@@ -118,12 +118,14 @@ def evaluations(
     interrupted = set(map(id, issued_again(trials)))
     left = [d for d in before if left_behind(d) and id(d) not in interrupted]  # several are at work elsewhere
     stamps = [(d, its) for d in (*before, *new) if (its := stamp_of(d)) is not None]
-    known = dict(maxima or {})
+    stamped = {id(document): its for document, its in stamps}
+    known = {label: high for label, _, high in (plan.shares_of if plan else ())} | dict(maxima or {})
     for _, its in stamps:
-        if plan and is_of(plan, its):  # in another schedule, its label may have become a hyperparameter
+        # In another schedule, a label may have been a budget that is a hyperparameter now.
+        if "label" in its and its["label"] not in known and plan and is_of(plan, its):
             known |= maxima_of(its)
     # What is only pending says nothing of what a full budget was.
-    alike = [(d, its) for d, its in stamps if not plan or in_shares(its) == bool(plan.shares_of)]
+    alike = ((d, its) for d, its in stamps if not plan or in_shares(its) == bool(plan.shares_of))
     evaluated = (its["max_budget"] for d, its in alike if _status(d) == "ok")
     highest = schedule.max_budget if schedule else max(evaluated, default=plan.max_budget if plan else None)
     found: list[Evaluation] = []
@@ -134,7 +136,7 @@ def evaluations(
         if id(document) in interrupted or (alone and overtaken) or is_cut_short(document):
             status = "interrupted"
         overtaken |= not is_new(document)
-        its = stamp_of(document)
+        its = stamped.get(id(document))
         vals = active_of(document)
         label = next((name for name in known if name in vals), None)
         begun, ended = times_of(document)
@@ -166,7 +168,7 @@ def evaluations(
                 label=label,
                 begun=begun,
                 ended=ended if status in ("ok", "failed") else None,
-                outside=is_outside(document),
+                outside=is_outside(its),
             )
         )
     return found[::-1]
@@ -238,7 +240,7 @@ def best_of(trials: Trials, some: Sequence[Document]) -> Document | None:
     ok = [
         (document, loss)
         for document in some
-        if (loss := outcome(document)) is not None and loss < FAILED and not is_outside(document)
+        if (loss := outcome(document)) is not None and loss < FAILED and not is_outside(stamp_of(document))
     ]
     units = {
         its and (in_shares(its), its["max_budget"]) for its in (stamp_of(document) for document, _ in ok)

@@ -219,7 +219,7 @@ def _reached(run: Run, trials: base.Trials, loss_threshold: float) -> bool:
     if not any(
         (loss := outcome(document)) is not None and loss < loss_threshold
         for document in documents(trials)
-        if in_full(document) and not is_outside(document)
+        if in_full(document) and not is_outside(stamp_of(document))
     ):
         return False  # as a rule, and without reading all evaluations
     return any(
