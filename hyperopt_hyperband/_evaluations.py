@@ -138,7 +138,7 @@ def evaluations(
         overtaken |= not is_new(document)
         its = stamped.get(id(document))
         vals = active_of(document)
-        label = next((name for name in known if name in vals), None)
+        label = next((name for name in (*known, (its or {}).get("label")) if name in vals), None)
         begun, ended = times_of(document)
         place, config = None, tid_of(document)
         held = number(vals[label]) if label is not None else None
@@ -203,9 +203,8 @@ def _compared(
 
 
 def labels_of(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The hyperparameters of a run, but for the budget."""
-    budget = {e.label for e in evaluations}
-    return [label for label in dict.fromkeys(x for e in evaluations for x in e.vals) if label not in budget]
+    """The hyperparameters of a run, but for what holds the budget in all evaluations."""
+    return list(dict.fromkeys(label for e in evaluations for label in e.vals if label != e.label))
 
 
 def told_apart(active: Mapping[str, Any], budgets: Collection[str | None]) -> Told:

@@ -53,6 +53,8 @@ def rungs_of(plan: Schedule, own: Sequence[Evaluation]) -> tuple[RungReport, ...
         if e.place and e.status != "interrupted":
             by_place[e.place].append(e)
     carried = _carried(plan, by_place, [e for e in own if e.status == "interrupted"])
+    # By rungs below the top: the schedule does not know of a step that budgets were rounded to.
+    budgets = {s - rung: inside[0].budget for (_, s, rung), inside in by_place.items()}
     reports = []
     for iteration, s, rung in sorted({*by_place, *carried}, key=lambda each: (order(each[:2]), each[2])):
         inside, known = by_place.get((iteration, s, rung), []), carried.get((iteration, s, rung), [])
@@ -64,7 +66,7 @@ def rungs_of(plan: Schedule, own: Sequence[Evaluation]) -> tuple[RungReport, ...
                 iteration=iteration,
                 bracket=s,
                 rung=rung,
-                budget=plan.bracket(s).rungs[rung].budget,
+                budget=budgets.get(s - rung) or plan.bracket(s).rungs[rung].budget,
                 planned=plan.bracket(s).rungs[rung].configurations,
                 evaluations=len(inside) - pending,
                 pending=pending,

@@ -216,7 +216,8 @@ def fitting(trials: Trials, schedule: Schedule, space: Space = ANY) -> list[Docu
         else:
             below = state.below(its["config"], its["rung"])
             fits = below is not None and below["tid"] == its.get("below") and _alike(below, document)
-            fits = fits and is_known(below, rungs[its["rung"] - 1].budget, known_at)
+            if fits and below["misc"]["hyperband"]["rung"] < its["rung"] - 1:  # known at the rungs between
+                fits = is_known(below, rungs[its["rung"] - 1].budget, known_at)
         fits = fits and space.holds(document)
         if fits:
             rung[its["config"]] = document

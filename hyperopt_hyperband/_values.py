@@ -37,8 +37,8 @@ def number(value: Any) -> int | float | None:
 
 
 def flag(value: Any) -> bool:
-    """Whether a value says yes, as Python, numpy, JSON or a database have it."""
-    return value is not None and str(value).lower() in ("true", "1", "1.0")
+    """Whether a value is True, numpy's too, or the text that JSON leaves of that; no number is."""
+    return value in ("True", "true") if isinstance(value, str) else plain(value) is True
 
 
 def flat(value: Any) -> Any:

@@ -48,7 +48,7 @@ def counted(objective):
     return counting
 
 
-@pytest.mark.parametrize("final", [True, 1, np.True_, np.bool_(1), "True", "true"])
+@pytest.mark.parametrize("final", [True, np.True_, "True", "true"])
 def test_what_says_that_it_is_final_is_not_evaluated_again(final):
     trials = run(lambda p: {"loss": p["x"], "status": STATUS_OK, "final": final}, SPACE, 17)
     assert {place[2] for place in places(trials)} == {0}
@@ -56,7 +56,7 @@ def test_what_says_that_it_is_final_is_not_evaluated_again(final):
     assert places(trials)[-1] == (0, 0, 0, 9), "17 configurations are one iteration"
 
 
-@pytest.mark.parametrize("final", [False, 0, None, np.False_, "False", "no", [], {"a": 1}])
+@pytest.mark.parametrize("final", [False, 0, 1, 1.0, None, np.False_, "False", "no", [], {"a": 1}, [0.5] * 9])
 def test_all_other_values_say_that_it_is_not(final):
     objective = lambda p: {"loss": p["x"], "status": STATUS_OK, "final": final}  # noqa: E731
     plain = run(lambda p: p["x"], SPACE, PLAN.evaluations)

@@ -373,6 +373,29 @@ def test_the_html_shows_the_same_and_escapes_everything():
     assert shown.count("<tr>") == shown.count("</tr>") == 1 + 1 + len(report.rungs) + 7 + 2
 
 
+@pytest.mark.parametrize(("low", "step"), [(10, 10), (2, 7)])
+def test_budgets_that_are_rounded_to_a_step_are_those_of_the_documents(low, step):
+    space = {"x": hp.uniform("x", -1, 1), "n": hp.quniform("n", low, 100, step)}
+    algo = partial(hyperband.suggest, budget="n")
+    plan = hyperband.schedule(space, budget="n")
+    trials = run(lambda p: p["x"] ** 2 + 1 / p["n"], space, plan.evaluations, algo=algo)
+    report = hyperband.report(trials)
+    assert (report.evaluations, report.foreign) == (plan.evaluations, 0)
+    assert [rung.budget for rung in report.rungs] == [r.budget for b in plan.brackets for r in b.rungs]
+    assert {record["rung"] for record in hyperband.records(trials)} == set(range(len(plan.brackets)))
+
+
+def test_what_held_the_budget_of_an_older_run_is_no_hyperparameter():
+    x = hp.uniform("x", 0, 1)
+    trials = run(lambda p: p["x"], {"x": x, "n": hyperband.budget("n", 1, 9)}, 22)
+    without = hyperband.with_budget(lambda params, budget: params["x"])
+    for doc in trials.trials:
+        del doc["misc"]["vals"]["n"], doc["misc"]["idxs"]["n"]
+    with pytest.warns(UserWarning, match="come from a Hyperband run with other"):
+        run(without, {"x": x}, 40, trials, algo=partial(hyperband.suggest, max_budget=27))
+    assert [key for key in hyperband.records(trials)[0] if key.startswith("param_")] == ["param_x"]
+
+
 def test_records_are_flat_and_alike(space):
     trials = run(loss, space, ITERATION)
     records = hyperband.records(trials)
