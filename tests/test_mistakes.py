@@ -44,7 +44,8 @@ MISTAKES = [
     ({"budget": "epochs"}, r"budget='epochs' is not in the space: pass one of \['kind', 'x'\]"),
     ({"budget": "kind"}, "budget='kind' is a choice: pass the label of a numeric hyperparameter"),
     ({"budget": "x"}, "budget='x' goes from -5 to 5 in the space: .* other bounds, or use hyperband.budget"),
-    ({"budget": ["x"]}, r"budget=\['x'\]: pass the label of a hyperparameter, a str"),
+    ({"budget": ["x"]}, "budget='x' goes from -5 to 5 in the space: a budget is positive"),
+    ({"budget": [3]}, r"budget=\[3\]: pass the label of a hyperparameter, a str, or a list of labels"),
     ({"budget": hp.uniform("x", 1, 9)}, "(?s)budget=.*: pass the label of a hyperparameter, a str"),
     *[
         ({"random_share": wrong}, "random_share=.*: pass a number from 0 to 1")
