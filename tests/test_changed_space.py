@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from conftest import named
 from hyperopt import Trials, anneal, fmin, hp, space_eval, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR
 
@@ -97,7 +98,7 @@ def allowed(after, x):
 
 @pytest.mark.filterwarnings("ignore:the space has")
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", named(ALGORITHMS))
 @pytest.mark.parametrize("evaluated", [12, 30])
 def test_nothing_outside_the_new_space_is_evaluated_and_the_run_goes_on(change, algo, evaluated):
     before, after = CHANGES[change]

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from conftest import interrupted, run
+from conftest import broken_tpe, interrupted, run
 from hyperopt import Trials, hp, rand, tpe
 from hyperopt.base import Domain, trials_from_docs
 
@@ -63,6 +63,8 @@ def drawn_too_early(trials, size):
 @pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("queue", [1, 5])
 def test_each_evaluation_at_the_full_budget_is_of_another_configuration(space, algo, queue):
+    if broken_tpe and (algo, space) == ("tpe", "conditional"):
+        pytest.skip("Hyperopt 0.2.7's tpe fails on a randint under this numpy")
     space, size = SPACES[space]
     trials = run(loss, space, 44, algo=ALGORITHMS[algo], max_queue_len=queue)
     early, full = drawn_too_early(trials, size)
