@@ -70,6 +70,7 @@ def test_any_algorithm_of_hyperopt_draws_and_the_schedule_stays(space, planned, 
 
 @pytest.mark.skipif(hyperopt.__version__ == "0.2.7", reason="its atpe needs numpy before 1.24")
 @pytest.mark.parametrize("queue", [1, 4])
+@pytest.mark.filterwarnings("ignore:An input array is constant")  # atpe's own draws are not seeded
 @pytest.mark.slow
 def test_atpe_draws_and_the_schedule_stays(space, planned, queue):
     from hyperopt import atpe
