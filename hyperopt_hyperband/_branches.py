@@ -51,7 +51,7 @@ def lacks_budget(space: Apply, budgets: frozenset[str]) -> bool:
     return bool(budgets) and any(not found for _, found in _branches(space, budgets))
 
 
-def without_budget(space: Apply, budgets: frozenset[str]) -> list[str]:
+def options_without_budget(space: Apply, budgets: frozenset[str]) -> list[str]:
     """The options of choices that have numbers which could be a budget, but none of these labels, as text."""
     known = hyperparameters(space)
     options = {node.pos_args[0]: node.pos_args[1:] for node in pyll.dfs(space) if node.name == "switch"}

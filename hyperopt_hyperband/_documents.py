@@ -16,7 +16,7 @@ What Hyperband adds to Hyperopt's own fields:
         label                         the hyperparameter that holds the budget, where one does
         shares_of, share              where a space has several: label, min_budget and max_budget of each, and
                                       the rung's share of the full budget
-        known_at                    the budget of a higher rung at which the evaluation would be the same
+        known_at                      the budget of a higher rung at which the evaluation would be the same
         final                         1: its space has a budget, but none is active in this configuration, or
                                       one that is at its maximum already
         options                       a number that stands for the names of the options chosen
@@ -303,6 +303,7 @@ def _is_whole(stamp: dict[str, Any]) -> bool:
             and 2 <= eta < math.inf
             and hash(stamp["config"]) is not None
             and all(len(each) == 3 for each in links)
+            and all(0 < low <= high < math.inf for _, low, high in stamp.get("shares_of", ()))
         )
     except (TypeError, ValueError):
         return False

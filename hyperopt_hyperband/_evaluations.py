@@ -161,6 +161,7 @@ def evaluations(
                 budget=budget,
                 held=held,
                 known_at=known_at,
+                # Not where its label has become a budget that it did not have in full.
                 final=reach.final and (known_at is None or highest is None or known_at >= highest),
                 status=status,
                 loss=outcome(document) if status == "ok" else None,

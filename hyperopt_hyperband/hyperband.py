@@ -12,7 +12,7 @@ from hyperopt.base import Domain, Trials
 
 from hyperopt_hyperband._ask_tell import ask, parameters, tell
 from hyperopt_hyperband._best_model import best_model, keep_best
-from hyperopt_hyperband._branches import configurations, without_budget
+from hyperopt_hyperband._branches import configurations, options_without_budget
 from hyperopt_hyperband._budget import Budgets, budget, find_budget, has_node, more_brackets, schedule
 from hyperopt_hyperband._documents import Document, Vals, in_spark
 from hyperopt_hyperband._evaluations import Evaluation, argmin, evaluations, incumbent
@@ -273,7 +273,7 @@ def _warn_at_start(history: History, budgets: Budgets, domain: Domain, *, random
             f"{history.foreign} trials come from a Hyperband run with other min_budget, max_budget or eta: "
             "they take no place in the schedule; pass the options of that run to go on with it"
         )
-    if named and (without := without_budget(domain.expr, budgets.labels)):
+    if named and (without := options_without_budget(domain.expr, budgets.labels)):
         warn(
             f"no budget is active in {', '.join(without)}: there, a first evaluation counts as the result at "
             "max_budget, and is not repeated; where another hyperparameter is the budget, name it too, as in "

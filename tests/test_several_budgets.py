@@ -17,7 +17,7 @@ from hyperopt.base import JOB_STATE_DONE, Domain, spec_from_misc
 from hyperopt.pyll import scope
 
 from hyperopt_hyperband import ExecutorTrials, Trials, _stamps, bohb, hyperband, plots
-from hyperopt_hyperband._branches import without_budget
+from hyperopt_hyperband._branches import options_without_budget
 
 
 def kinds(*others):
@@ -434,7 +434,7 @@ def test_a_named_label_tells_of_the_branches_without_it():
 def test_nothing_is_said_where_no_number_could_be_the_budget():
     run(lambda p: p["x"], existing({"kind": "knn"}), 5, algo=partial(hyperband.suggest, budget="trees"))
     run(loss, kinds(SVM), 5)  # nodes: their user knows
-    assert without_budget(Domain(len, existing({"kind": "knn"})).expr, frozenset({"trees"})) == []
+    assert options_without_budget(Domain(len, existing({"kind": "knn"})).expr, frozenset({"trees"})) == []
 
 
 @pytest.mark.parametrize(
