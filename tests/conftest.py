@@ -61,6 +61,23 @@ def space():
     }
 
 
+BRANCHES = hp.choice(
+    "model",
+    [
+        {"C": hp.uniform("C", 0, 1)},
+        {"depth": hp.uniform("depth", 0, 1), "trees": hyperband.budget("trees", 3, 27)},
+        {"rate": hp.uniform("rate", 0, 1), "epochs": hyperband.budget("epochs", 10, 90)},
+    ],
+)
+"""Kinds of model: one without a budget, two with their own."""
+
+
+def stops_in_a_branch(params):
+    """Some forests stop growing after a few trees; `params` tells the evaluations apart."""
+    final = bool(params.get("depth", 0) > 0.5 and params["trees"] > 3)
+    return {"loss": min(params.values()) + 1, "status": "ok", "final": final, "params": repr(params)}
+
+
 def loss(params):
     """Lower near x = 1, and with every epoch."""
     return (params["x"] - 1) ** 2 + 1 / params["epochs"]

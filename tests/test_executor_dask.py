@@ -8,8 +8,8 @@ from collections import Counter
 from concurrent.futures import BrokenExecutor
 
 import pytest
-from conftest import loss, run
-from hyperopt import hp, rand
+from conftest import BRANCHES, loss, run, stops_in_a_branch
+from hyperopt import rand
 from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, JOB_STATE_ERROR
 
 from hyperopt_hyperband import ExecutorTrials, hyperband
@@ -49,19 +49,9 @@ def test_hyperband_runs_on_all_workers(client, space):
 
 
 def test_a_budget_for_each_branch_and_final_results(client):
-    branches = [
-        {"C": hp.uniform("C", 0, 1)},
-        {"depth": hp.uniform("depth", 0, 1), "trees": hyperband.budget("trees", 3, 27)},
-        {"rate": hp.uniform("rate", 0, 1), "epochs": hyperband.budget("epochs", 10, 90)},
-    ]
-
-    def objective(params):
-        final = params.get("depth", 0) > 0.5 and params["trees"] > 3
-        return {"loss": min(params.values()) + 1, "status": "ok", "final": final, "params": params}
-
     executor = client.get_executor()
-    trials = run(objective, hp.choice("model", branches), 60, ExecutorTrials(executor, parallelism=WORKERS))
-    calls = [repr(result["params"]) for result in trials.results]
+    trials = run(stops_in_a_branch, BRANCHES, 60, ExecutorTrials(executor, parallelism=WORKERS))
+    calls = [result["params"] for result in trials.results]
     assert len(set(calls)) == len(calls) == 60
     known = [r["loss"] for r in hyperband.records(trials) if r["final"] or r["share"] == 1]
     assert trials.best_trial["result"]["loss"] == min(known)

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from hyperopt import Trials, fmin, hp
+from hyperopt.base import Domain
 from hyperopt.tests.test_base import Suggest_API
 from hyperopt.tests.unit.test_domains import CasePerDomain, gauss_wave2
 from sklearn.datasets import load_digits, load_iris
@@ -18,6 +19,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:the objective can't see its budg
 
 TestSuggestAPI = Suggest_API.make_tst_class(hyperband.suggest, gauss_wave2(), "TestSuggestAPI")
 TestSuggestAPI.__module__ = __name__
+
+
+BRANCHES = [{"x": hp.uniform("x", 0, 1), "n": hyperband.budget("n", 1, 9)}, {"y": hp.normal("y", 0, 1)}]
+TestSuggestAPIOverBranches = Suggest_API.make_tst_class(
+    hyperband.suggest,
+    Domain(lambda p: p.get("x", 1.0), hp.choice("m", BRANCHES)),
+    "TestSuggestAPIOverBranches",
+)
+TestSuggestAPIOverBranches.__module__ = __name__
 
 
 @pytest.mark.slow
@@ -67,3 +77,21 @@ def test_hyperopt_search_cv_tunes_any_estimator(estimator, knob, data):
     at_full = search.cv_results_["mean_test_score"][search.cv_results_[f"param_{knob}"] == 9]
     assert -best["result"]["loss"] == at_full.max()
     assert search.best_estimator_.predict(features).shape == target.shape
+
+
+@pytest.mark.slow
+def test_hyperopt_search_cv_evaluates_once_what_has_no_budget():
+    sklearn_search = pytest.importorskip("hyperopt.sklearn", reason="new in Hyperopt 0.3.0")
+    trees = hp.choice("trees", [5, hyperband.budget("n", 1, 9)])
+    search = sklearn_search.HyperoptSearchCV(
+        GradientBoostingClassifier(random_state=0),
+        {"learning_rate": hp.loguniform("learning_rate", -7, 0), "n_estimators": trees},
+        max_evals=22,
+        algo=hyperband.suggest,
+        cv=3,
+        random_state=0,
+    ).fit(*load_iris(return_X_y=True))
+    records = hyperband.records(search.trials_)
+    assert {record["rung"] for record in records if record["final"]} == {0}
+    known = [record["loss"] for record in records if record["final"] or record["budget"] == 9]
+    assert hyperband.incumbent(search.trials_)["result"]["loss"] == min(known)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import places, run
+from conftest import BRANCHES, places, run, stops_in_a_branch
 from hyperopt import STATUS_OK, hp, mongoexp, space_eval, tpe
 from hyperopt.base import JOB_STATE_DONE, JOB_STATE_ERROR, JOB_STATE_NEW, Domain
 
@@ -266,17 +266,7 @@ def test_an_evaluation_whose_worker_has_died_holds_up_its_own_bracket_alone(by_h
 
 
 def test_a_budget_for_each_branch_and_final_results(by_hand):
-    branches = [
-        {"C": hp.uniform("C", 0, 1)},
-        {"depth": hp.uniform("depth", 0, 1), "trees": hyperband.budget("trees", 3, 27)},
-        {"rate": hp.uniform("rate", 0, 1), "epochs": hyperband.budget("epochs", 10, 90)},
-    ]
-
-    def objective(params):
-        final = bool(params.get("depth", 0) > 0.5 and params["trees"] > 3)
-        return {"loss": min(params.values()) + 1, "status": STATUS_OK, "final": final, "params": repr(params)}
-
-    run(objective, hp.choice("model", branches), 60, mongo_trials())
+    run(stops_in_a_branch, BRANCHES, 60, mongo_trials())
     calls = [document["result"]["params"] for document in stored()]
     assert len(set(calls)) == len(calls) == 60
     report = hyperband.report(mongo_trials())

@@ -168,6 +168,17 @@ def test_an_evaluation_that_would_be_the_same_is_not_repeated():
     assert len(_stamps.fitting(again, plan)) == 200, "what their stamps name is there"
 
 
+@pytest.mark.parametrize(
+    "shares", [None, 3, "a", [["a", 1]], [["a", "low", 9]], [["a", 0, 9]], [[1, 2, 3, 4]]]
+)
+def test_broken_shares_make_a_foreign_trial(shares):
+    trials = run(loss, SPACE, 30)
+    trials.trials[-1]["misc"]["hyperband"]["shares_of"] = shares
+    assert hyperband.report(trials).evaluations == 29
+    assert hyperband.records(trials)[-1]["rung"] is None
+    run(loss, SPACE, 40, trials)
+
+
 def test_a_node_is_not_below_its_own_minimum():
     space = hp.choice("m", [{"a": hyperband.budget("a", 20, 81)}, {"b": hyperband.budget("b", 1, 81)}])
     space = {"m": space, "x": hp.uniform("x", 0, 1)}

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import places
+from conftest import BRANCHES, places
 from hyperopt import STATUS_OK, SparkTrials, fmin, hp, space_eval
 from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_ERROR, Domain
 
@@ -77,16 +77,6 @@ def test_a_hyperband_iteration(spark, parallelism):
     assert space_eval(SPACE, hyperband.argmin(trials)) == {"x": best["vals"]["x"][0], "epochs": 9}
     first = [rung for rung in hyperband.report(trials).rungs if rung.iteration == 0]
     assert [rung.evaluations for rung in first] == [9, 3, 1, 5, 1, 3]
-
-
-BRANCHES = hp.choice(
-    "model",
-    [
-        {"C": hp.uniform("C", 0, 1)},
-        {"depth": hp.uniform("depth", 0, 1), "trees": hyperband.budget("trees", 3, 27)},
-        {"rate": hp.uniform("rate", 0, 1), "epochs": hyperband.budget("epochs", 10, 90)},
-    ],
-)
 
 
 def test_a_budget_for_each_branch_final_results_and_checkpoints(spark, tmp_path):
