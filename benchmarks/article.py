@@ -458,7 +458,7 @@ def draw(problem: Problem, curves: dict[str, list[Curve]], path: Path) -> None:
     )
     axes[0].legend(frameon=False, loc="lower right")
     seeds = {len(runs) for runs in curves.values()}
-    figure.suptitle(f"digits, MLPClassifier, {problem.folds}-fold: median and range of {min(seeds)} seeds")
+    figure.suptitle(f"digits, MLPClassifier, {problem.folds}-fold: median and range, seeds: {min(seeds)}")
     figure.savefig(path, dpi=110)
 
 

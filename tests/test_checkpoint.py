@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import multiprocessing
 import os
 import pickle
 import random
@@ -348,25 +349,27 @@ def test_two_runs_in_one_folder_never_meet_and_leave_other_files_alone(tmp_path)
     assert (folder / "notes.txt").read_text() == "mine"
 
 
+half_saved = multiprocessing.Event()
+
+
 class Stuck:
-    """Half of it is pickled, and the rest never."""
+    """It is never pickled, and what is saved together with it is half saved."""
 
     def __reduce__(self):
+        half_saved.set()
         time.sleep(600)
 
 
-def killed_in(work, folder):
+def killed_in(work):
     """Kill a process that does the work with SIGKILL, once it has half saved a checkpoint."""
+    half_saved.clear()
     child = os.fork()
     if child == 0:
         try:
             work()
         finally:
             os._exit(1)
-    deadline = time.monotonic() + 60
-    while not any(path.stat().st_size > 10**6 for path in folder.glob("*/*.partial")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert half_saved.wait(60)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
@@ -394,8 +397,9 @@ def test_a_checkpoint_whose_saving_was_killed_is_never_handed_out(tmp_path, at):
             seed=at,
         )
 
-    killed_in(lambda: session(saves_half(at)), folder)
+    killed_in(lambda: session(saves_half(at)))
     [partial] = folder.glob("*/*.partial")
+    assert partial.stat().st_size > 10**6
     trials = session(objective)
     check_digests(trials)
     assert len(trials) == ITERATION + 1
@@ -417,7 +421,7 @@ def test_a_half_saved_checkpoint_is_never_read_where_the_objective_sees_no_trial
         return objective(params, budget, checkpoint)
 
     evaluate(1, watched)
-    killed_in(lambda: evaluate(3, saves_half(3)), folder)
+    killed_in(lambda: evaluate(3, saves_half(3)))
     evaluate(3, watched)
     evaluate(3, watched)
     returned = evaluate(9, watched)
