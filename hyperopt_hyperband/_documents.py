@@ -12,6 +12,7 @@ What Hyperband adds to Hyperopt's own fields:
         run                           the seed of the run's first suggestion, to tell runs apart
         space                         a number that stands for the space
         position, since, before, open links, see `_stamps`
+        turn                          how many brackets opened before its own, where a model chooses them
         below                         a promotion's: the tid of the evaluation at the rung below
         label                         the hyperparameter that holds the budget, where one does
         shares_of, share              where a space has several: label, min_budget and max_budget of each, and
@@ -297,6 +298,7 @@ def _is_whole(stamp: dict[str, Any]) -> bool:
     try:
         return (
             iteration >= 0
+            and stamp.get("turn", 0) >= 0
             and 0 <= rung <= bracket < MOST_BRACKETS
             and int(position) == position
             and 0 < low <= high < math.inf

@@ -22,6 +22,7 @@ belong to h hyperparameters, and k configurations to predict:
     gradient     h + 3    of the log posterior, by theta
     mean         k        predicted loss at max_budget
     deviation    k        its standard deviation, without noise
+    times        b        log budgets to predict at
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Process:
     ----------
     x, t, owners, scales, weights, precision : arrays, as at the top of this module
     budget_scale : the length scale of the log budget
+    noise, growth : the noise at max_budget over the variance of the signal, and how it grows
     variance : of the signal
     """
 
@@ -56,6 +58,8 @@ class Process:
     owners: Array
     scales: Array
     budget_scale: float
+    noise: float
+    growth: float
     weights: Array
     precision: Array
     variance: float
@@ -66,6 +70,19 @@ class Process:
         covariance *= np.exp(-np.abs(self.t) / self.budget_scale)
         explained = np.einsum("ij,ij->i", covariance @ self.precision, covariance)
         return covariance @ self.weights, np.sqrt(self.variance * np.maximum(1 - explained, 1e-12))
+
+    def sample(self, x: Array, times: Array, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Losses that each row may have at these budgets, without and with noise: two (size, k, b)."""
+        alike = _matern(_scaled_squares(x, self.x, self.scales[self.owners]))[0]
+        covariance = alike[:, None] * np.exp(-np.abs(times[:, None] - self.t) / self.budget_scale)
+        prior = np.exp(-np.abs(times[:, None] - times) / self.budget_scale)
+        left = self.variance * (prior - covariance @ self.precision @ covariance.transpose(0, 2, 1))
+        values, vectors = np.linalg.eigh(left)
+        spread = vectors * np.sqrt(np.maximum(values, 0))[:, None]
+        normal = rng.standard_normal((size, len(x), len(times), 1))
+        losses = covariance @ self.weights + (spread @ normal)[..., 0]
+        noise = np.sqrt(self.variance * self.noise * np.exp(-self.growth * times))
+        return losses, losses + noise * rng.standard_normal(losses.shape)
 
 
 def fit(x: Array, t: Array, owners: Array, y: Array, subset: Array) -> Process:
@@ -88,7 +105,7 @@ def fit(x: Array, t: Array, owners: Array, y: Array, subset: Array) -> Process:
     seen = precision if observed == len(x) else np.linalg.inv(covariance[:observed, :observed])
     weights = np.concatenate([seen @ y, np.zeros(len(x) - observed)])
     variance = max(float(y @ weights[:observed]) / observed, 1e-6)
-    return Process(x, t, owners, scales, budget_scale, weights, precision, variance)
+    return Process(x, t, owners, scales, budget_scale, noise, growth, weights, precision, variance)
 
 
 def _most_likely(x: Array, t: Array, owners: Array, y: Array) -> tuple[Array, float, float, float]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hyperopt.base import JOB_STATE_RUNNING, Trials
 
@@ -22,7 +23,7 @@ from hyperopt_hyperband._documents import (
 from hyperopt_hyperband._lifecycle import write_stamp
 from hyperopt_hyperband._promotion import BracketState, Done, Promote, Retry, Sample, Wait, advance
 from hyperopt_hyperband._schedule import Bracket, Budget, Schedule
-from hyperopt_hyperband._stamps import ANY, BracketKey, Space, follow, newest_schedule
+from hyperopt_hyperband._stamps import ANY, BracketKey, Space, follow, newest_schedule, turn_of
 
 
 class Held(NamedTuple):
@@ -59,6 +60,7 @@ class History:
     misfits : documents of this schedule that are not of the run
     again : the bracket of the interrupted evaluation, and what issues it again
     given_up : the evaluation that has been interrupted twice
+    choose : returns the s of the bracket that opens next, given how many have opened; None: the paper's order
     """
 
     schedule: Schedule
@@ -72,6 +74,7 @@ class History:
     misfits: list[Document] = field(default_factory=list)
     again: tuple[BracketKey, Retry | Promote] | None = None
     given_up: Document | None = None
+    choose: Callable[[int], int] | None = None
 
     def next_action(self) -> tuple[BracketKey, Sample | Retry | Promote]:
         """The oldest bracket that has something to do does it; where all wait, the next bracket opens.
@@ -82,15 +85,48 @@ class History:
         """
         if self.again is not None:
             return self.again
-        s_max = self.schedule.brackets[0].s
-        iteration, s = newest = next(reversed(self.brackets), (0, s_max + 1))
+        iteration, s = newest = self._newest
         for key, state in list(self.brackets.items()):
             action = advance(self.schedule.bracket(key[1]), state, outcome, _known_at)
             if not isinstance(action, Wait | Done):
                 return key, action
             if isinstance(action, Done) and key != newest:
                 del self.brackets[key], self.ends[key]
-        return ((iteration, s - 1) if s > 0 else (iteration + 1, s_max)), Sample()
+        s_max = self.schedule.brackets[0].s
+        following = self.choose(self.opened) if self.choose else s - 1 if s > 0 else s_max
+        return (iteration if following < s else iteration + 1, following), Sample()
+
+    def next_budget(self) -> Budget:
+        """The budget of the next evaluation: max_budget, where a model has yet to choose its bracket."""
+        key, action = self.next_action()
+        if self._chosen and key not in self.brackets:
+            return self.schedule.max_budget
+        return self.schedule.bracket(key[1]).rungs[action.rung if isinstance(action, Promote) else 0].budget
+
+    @property
+    def opened(self) -> int:
+        """How many brackets the run has opened."""
+        return self.turn(self._newest) + 1 if self.brackets else 0
+
+    def turn(self, key: BracketKey) -> int:
+        """How many brackets opened before an open one."""
+        return turn_of(_stamp_in(self.brackets[key]), self.schedule)
+
+    @property
+    def _newest(self) -> BracketKey:
+        return next(reversed(self.brackets), (0, len(self.schedule.brackets)))
+
+    @property
+    def _to_come(self) -> tuple[Bracket, ...]:
+        """The brackets that follow those of the newest iteration, again and again.
+
+        Which ones a model will choose is not known: at most, all evaluations are at max_budget.
+        """
+        return self.schedule.brackets[-1:] if self._chosen else self.schedule.brackets
+
+    @property
+    def _chosen(self) -> bool:
+        return bool(self.brackets) and "turn" in _stamp_in(self.brackets[self._newest])
 
     def go_up(self) -> None:
         """Let all go up, in every bracket, that has qualified and needs no evaluation there."""
@@ -106,7 +142,7 @@ class History:
         if any(outcome(evaluation) is None or is_cut_short(evaluation) for evaluation in top):
             return 0
         so_far = 0
-        for count, budget in (*self._rest(), *_sizes(self.schedule.brackets)):
+        for count, budget in (*self._rest(), *_sizes(self._to_come)):
             if count > 0 and budget == self.schedule.max_budget:
                 break
             so_far += count
@@ -116,17 +152,15 @@ class History:
         """The total budget of so many evaluations to come."""
         rest = self._rest()
         beyond = max(0, evaluations - sum(count for count, _ in rest))
-        iterations, last = divmod(beyond, self.schedule.evaluations)
-        return (
-            _total(rest, evaluations)
-            + iterations * self.schedule.total_budget
-            + _total(_sizes(self.schedule.brackets), last)
-        )
+        again = _sizes(self._to_come)
+        times, last = divmod(beyond, sum(count for count, _ in again))
+        return _total(rest, evaluations) + times * _total(again) + _total(again, last)
 
     def _rest(self) -> list[tuple[int, Budget]]:
         """How many evaluations, at which budget, the open brackets and the newest iteration still have.
 
-        In the schedule's order, as if none failed and the space never ran out of configurations.
+        In the schedule's order, as if none failed and the space never ran out of configurations. Where a
+        model chooses the brackets, the open ones alone.
         """
         self.go_up()
         found: list[tuple[int, Budget]] = []
@@ -135,15 +169,14 @@ class History:
             lowest = next((i for i, rung in enumerate(state.rungs) if rung), 0)
             for planned, rung in list(zip(self.schedule.bracket(s).rungs, state.rungs, strict=True))[lowest:]:
                 found.append((planned.configurations - len(rung), planned.budget))
-        newest = next(reversed(self.brackets), (0, 0))[1]
-        return found + _sizes(bracket for bracket in self.schedule.brackets if bracket.s < newest)
+        if self.brackets and not self._chosen:
+            found += _sizes(self.schedule.brackets[len(self.schedule.brackets) - self._newest[1] :])
+        return found
 
     def labels(self) -> set[str] | None:
         """The hyperparameters of the run; None where it has not begun."""
         for state in self.brackets.values():
-            for rung in (*state.rungs, state.interrupted):
-                for document in rung.values():
-                    return set(vals_of(document))
+            return set(vals_of(next(state.evaluations())))
         return None
 
     def vals(self, key: BracketKey, action: Retry | Promote) -> Vals:
@@ -173,6 +206,8 @@ class History:
 
         by_model : the configuration is new, and no random draw
         """
+        turn = self.turn(key) if key in self.brackets else self.opened
+        chosen = self.choose is not None or self._chosen
         if key not in self.brackets:
             for older in self.brackets.values():
                 older.closed = True
@@ -212,6 +247,8 @@ class History:
         }
         if before is not None:
             stamp["before"] = before
+        if chosen:
+            stamp["turn"] = turn
         if held.label is not None:
             stamp["label"] = held.label
         if held.final:
@@ -267,18 +304,18 @@ def first_full(trials: Trials, plan: Schedule) -> int:
 
 
 def completed_iterations(trials: Trials) -> int:
-    """How many Hyperband iterations of the newest schedule are complete, from the first without a gap."""
+    """How many Hyperband iterations of the newest schedule are complete, from the first without a gap.
+
+    Where a model chooses the brackets, as many of them as an iteration has count as one.
+    """
     plan = newest_schedule(trials)
     if plan is None:
         return 0
-    brackets = read(trials, plan).brackets
-    if not brackets:
-        return 0
-    for iteration, s in brackets:
-        if advance(plan.bracket(s), brackets[iteration, s], outcome, _known_at) != Done():
-            return iteration
-    iteration, s = next(reversed(brackets))
-    return iteration + 1 if s == 0 else iteration
+    history = read(trials, plan)
+    for key, state in history.brackets.items():
+        if advance(plan.bracket(key[1]), state, outcome, _known_at) != Done():
+            return history.turn(key) // len(plan.brackets)
+    return history.opened // len(plan.brackets)
 
 
 class _Left(NamedTuple):
@@ -328,6 +365,11 @@ def _set_aside(history: History, left: list[_Left]) -> None:
     history.again = key, Promote(config, rung) if rung > 0 else Retry(config)
 
 
+def _stamp_in(state: BracketState) -> Mapping[str, Any]:
+    """The stamp of one of a bracket's documents."""
+    return next(state.evaluations())["misc"]["hyperband"]  # type: ignore[no-any-return]
+
+
 def _known_at(document: Document) -> Budget | None:
     """The largest budget at which the result of one of the run's evaluations is known."""
     return reach_of(document, document["misc"]["hyperband"]).known_at  # its stamp was read before
@@ -337,8 +379,8 @@ def _sizes(brackets: Iterable[Bracket]) -> list[tuple[int, Budget]]:
     return [(rung.configurations, rung.budget) for bracket in brackets for rung in bracket.rungs]
 
 
-def _total(sizes: list[tuple[int, Budget]], evaluations: int) -> Budget:
-    """The total budget of the first so many evaluations."""
+def _total(sizes: list[tuple[int, Budget]], evaluations: float = math.inf) -> Budget:
+    """The total budget of the first so many evaluations, or of all."""
     total: Budget = 0
     for count, budget in sizes:
         taken = min(count, evaluations)

@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,20 +39,62 @@ def draw(request: Request) -> Vals | None:
 
     `bohb.suggest` says how it works.
     """
-    domain, budgets, max_budget = request.domain, request.maxima.keys(), request.max_budget
-    space = encoding.axes(domain, budgets)
     known = sorted(request.evaluations, key=order)
-    succeeded = _succeeded(known)
-    if all(axis.budget for axis in space) or not succeeded or known[0].reached < max_budget:
+    if not is_ready(request, known):
         return None
     rng = np.random.default_rng(request.seed)
-    if rng.random() >= _agreement(succeeded):
+    if rng.random() >= _agreement(_succeeded(known)):
         known = [e for e in known if e.status == "pending" or e.reached >= request.start_budget]
-        succeeded = _succeeded(known)
+    learned = learn(request, known, rng)
+    if learned is None:
+        return None
+    budgets = request.maxima.keys()
+    with one_thread():
+        mean, deviation = learned.process.predict(learned.candidates)
+    for row in learned.rows[np.argsort(mean - rng.uniform(0, 2) * deviation, kind="stable")]:
+        if contains(request.domain.expr, vals := encoding.assignment(learned.space, row), budgets):
+            return vals
+    return None
+
+
+def is_ready(request: Request, known: Sequence[Evaluation]) -> bool:
+    """Whether there is something to draw, and the first evaluation has succeeded at max_budget."""
+    space = encoding.axes(request.domain, request.maxima.keys())
+    return (
+        not all(axis.budget for axis in space)
+        and bool(known)
+        and known[0].loss is not None
+        and known[0].reached >= request.max_budget
+    )
+
+
+class Learned(NamedTuple):
+    """A fitted process, and what it may draw.
+
+    Attributes
+    ----------
+    space : the hyperparameters
+    rows : the configurations that may be drawn, none of which is known
+    candidates : the same as the process sees them
+    unit : log budgets are multiples of it, below that of max_budget
+    """
+
+    space: Sequence[encoding.Axis]
+    process: gp.Process
+    rows: Array
+    candidates: Array
+    unit: float
+
+
+def learn(request: Request, known: Sequence[Evaluation], rng: np.random.Generator) -> Learned | None:
+    """Fit the process to evaluations, in their order; None where every configuration is known."""
+    domain, max_budget = request.domain, request.max_budget
+    space = encoding.axes(domain, request.maxima.keys())
+    succeeded = len(_succeeded(known))
     finished = sum(e.status != "pending" for e in known)
     rows = encoding.matrix(space, [e.vals for e in known])
     seen_before = {row.tobytes() for row in rows}
-    parents = np.array(list({row.tobytes(): row for row in rows[: len(succeeded)]}.values())[:PARENTS])
+    parents = np.array(list({row.tobytes(): row for row in rows[:succeeded]}.values())[:PARENTS])
     random_rows = encoding.random_rows(space, domain, rng, CANDIDATES)
     children = encoding.mutated(space, parents[rng.integers(len(parents), size=CANDIDATES)], random_rows, rng)
     candidates = np.array([row for row in (*random_rows, *children) if row.tobytes() not in seen_before])
@@ -64,17 +106,14 @@ def draw(request: Request) -> Vals | None:
     learned = np.concatenate([np.arange(min(half, finished)), np.sort(others)])
     seen = np.concatenate([learned, np.arange(finished, len(known))[:LEARNED_FROM]])
     times = np.log([(known[i].known_at or max_budget) / max_budget for i in seen])
+    unit = -min(times.min(), 0.0) or 1.0
     options = encoding.options(space, np.concatenate([rows, candidates]))
     x, owners = encoding.features(space, rows[seen], options)
     targets = _targets([known[i].loss for i in learned])
-    with _one_thread():
+    with one_thread():
         subset = rng.permutation(len(learned))[:SCALED_BY]
-        process = gp.fit(x, times / (-min(times.min(), 0.0) or 1.0), owners, targets, subset)
-        mean, deviation = process.predict(encoding.features(space, candidates, options)[0])
-    for row in candidates[np.argsort(mean - rng.uniform(0, 2) * deviation, kind="stable")]:
-        if contains(domain.expr, vals := encoding.assignment(space, row), budgets):
-            return vals
-    return None
+        process = gp.fit(x, times / unit, owners, targets, subset)
+    return Learned(space, process, candidates, encoding.features(space, candidates, options)[0], unit)
 
 
 def _succeeded(known: Sequence[Evaluation]) -> list[tuple[Hashable, Budget, float]]:
@@ -122,7 +161,7 @@ if hasattr(os, "register_at_fork"):  # forked under the limit, a worker would ha
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Matrices this small gain nothing from threads, and lose much where the cores are busy training.
 
     threadpoolctl comes with scikit-learn; without it, the threads stay.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,6 +28,10 @@ class BracketState:
     rungs: tuple[dict[Hashable, Any], ...]
     interrupted: dict[Hashable, Any] = field(default_factory=dict)
     closed: bool = False
+
+    def evaluations(self) -> Iterator[Any]:
+        """All of them: those that stand for a lower rung's once for each."""
+        return (e for entered in (*self.rungs, self.interrupted) for e in entered.values())
 
     def below(self, config: Hashable, rung: int) -> Any:
         """The evaluation that a configuration has at the highest rung below this one; None: there is none."""

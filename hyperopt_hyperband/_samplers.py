@@ -18,7 +18,7 @@ from hyperopt_hyperband._documents import Document, Vals, vals_of
 from hyperopt_hyperband._evaluations import Evaluation, Told, told_apart
 from hyperopt_hyperband._lifecycle import begin, finish, new_document
 from hyperopt_hyperband._promotion import FAILED
-from hyperopt_hyperband._schedule import Budget
+from hyperopt_hyperband._schedule import Budget, Schedule
 
 Suggest = Callable[..., Sequence[Document]]
 """An algorithm of Hyperopt: (new_ids, domain, trials, seed) -> new documents."""
@@ -63,10 +63,12 @@ class Model:
     ----------
     draw : returns a configuration's vals, None where it has none to offer and the draw is to be random
     check : raises ValueError where it can't draw from a space with these labels of budgets
+    choose : returns the s of the bracket that opens next, given how many have opened; None: the paper's order
     """
 
     draw: Callable[[Request], Vals | None]
     check: Callable[[Domain, Collection[str]], object] = lambda *_: None
+    choose: Callable[[Request, Schedule, int], int] | None = None
 
 
 def model_of(sampler: Suggest | Model) -> Model:

@@ -344,6 +344,12 @@ def is_of(schedule: Schedule, stamp: dict[str, Any] | None) -> bool:
     )
 
 
+def turn_of(stamp: Mapping[str, Any], plan: Schedule) -> int:
+    """How many brackets opened before that of a stamp."""
+    by_the_paper = (stamp["iteration"] + 1) * len(plan.brackets) - 1 - stamp["bracket"]
+    return stamp.get("turn", by_the_paper)  # type: ignore[no-any-return]
+
+
 def order(key: BracketKey) -> tuple[int, int]:
     """Orders brackets by when they open."""
     return key[0], -key[1]

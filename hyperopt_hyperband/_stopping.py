@@ -13,17 +13,21 @@ from hyperopt_hyperband._call import shows_its_call
 from hyperopt_hyperband._documents import documents, in_shares, is_new, level_of, outcome, stamp_of, times_of
 from hyperopt_hyperband._evaluations import evaluations, incumbent_of
 from hyperopt_hyperband._history import completed_iterations, read
-from hyperopt_hyperband._promotion import FAILED, Promote
+from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget, positive, whole
-from hyperopt_hyperband._stamps import newest_schedule
+from hyperopt_hyperband._stamps import newest_schedule, turn_of
 from hyperopt_hyperband._trials import EarlyStop, or_never
 
 
 @shows_its_call
 def stop_after(
-    *, iterations: int | None = None, seconds: float | None = None, early_stop_fn: EarlyStop | None = None
+    *,
+    iterations: int | None = None,
+    total_budget: Budget | None = None,
+    seconds: float | None = None,
+    early_stop_fn: EarlyStop | None = None,
 ) -> EarlyStop:
-    """Stop after whole Hyperband iterations, or before time is up; pass it to fmin as `early_stop_fn`.
+    """Stop after whole Hyperband iterations, a total budget, or a time; pass it to fmin as `early_stop_fn`.
 
         fmin(objective, space, algo=hyperband.suggest, early_stop_fn=hyperband.stop_after(iterations=1))
 
@@ -38,7 +42,13 @@ def stop_after(
     iterations : int, at least 1, optional
         How many complete Hyperband iterations the trials are to hold. As with max_evals, those of earlier
         calls of fmin count; where they are enough, fmin stops after one evaluation more. Other algorithms
-        have no iterations: they go on until seconds or max_evals end the run.
+        have no iterations: they go on until seconds or max_evals end the run. Under `bohb.suggest`, which
+        chooses its brackets, as many of them as a Hyperband iteration has count as one.
+    total_budget : int or float, positive, optional
+        The run ends with the evaluation that brings the trials' total budget to this: the sum over finished
+        evaluations, each trained from scratch, as `hyperband.report` has it. In the unit of the budget; where
+        the space has several, in multiples of the full one. What has no known budget, such as all of another
+        algorithm's, does not count.
     seconds : int or float, positive, optional
         The time left, counted from this call of stop_after. The next evaluation begins only where it can end
         in time: by the median time of those that have succeeded at its budget, or else by that at the nearest
@@ -50,11 +60,12 @@ def stop_after(
     Raises
     ------
     ValueError
-        Neither iterations nor seconds is given, or one is out of its range.
+        None of iterations, total_budget and seconds is given, or one is out of its range.
     """
-    if iterations is None and seconds is None:
-        raise ValueError("stop_after needs an end: pass iterations=1 or more, seconds, or both")
+    if iterations is None and total_budget is None and seconds is None:
+        raise ValueError("stop_after needs an end: pass iterations=1 or more, total_budget or seconds")
     most = math.inf if iterations is None else whole("iterations", iterations)
+    limit = math.inf if total_budget is None else positive("total_budget", total_budget)
     deadline = math.inf if seconds is None else time.monotonic() + positive("seconds", seconds)
 
     other = or_never(early_stop_fn)
@@ -62,8 +73,9 @@ def stop_after(
     def stop(trials: Trials, *args: Any) -> tuple[bool, Any]:
         stopped, args = other(trials, *args)
         complete = completed_iterations(trials) >= most
+        spent = limit < math.inf and sum(e.spent for e in evaluations(trials)) >= limit * (1 - 1e-9)
         late = deadline < math.inf and time.monotonic() + _expected_seconds(trials) > deadline
-        return stopped or complete or late, args
+        return stopped or complete or spent or late, args
 
     return stop
 
@@ -79,8 +91,9 @@ def no_progress(*, iterations: int = 1) -> EarlyStop:
     Parameters
     ----------
     iterations : int, at least 1
-        How many complete Hyperband iterations in a row may pass without a better incumbent. Default 1. Where
-        they have, fmin called again with the same trials stops after one evaluation more.
+        How many complete Hyperband iterations in a row may pass without a better incumbent, as
+        `hyperband.stop_after` counts them. Default 1. Where they have, fmin called again with the same trials
+        stops after one evaluation more.
 
     Raises
     ------
@@ -100,8 +113,12 @@ def no_progress(*, iterations: int = 1) -> EarlyStop:
 
 def _improved(trials: Trials) -> int:
     """The Hyperband iteration that found the incumbent; -1 where none did, or another run."""
-    best = incumbent_of(evaluations(trials))
-    return best.place[0] if best is not None and best.place else -1
+    everything, plan = evaluations(trials), newest_schedule(trials)
+    best = incumbent_of(everything)
+    if best is None or best.place is None or plan is None:
+        return -1
+    its = stamp_of(documents(trials)[everything.index(best)])
+    return turn_of(its, plan) // len(plan.brackets) if its else -1
 
 
 def _expected_seconds(trials: Trials) -> float:
@@ -136,5 +153,4 @@ def _next_budget(trials: Trials) -> Budget | None:
     plan = newest_schedule(trials)
     if plan is None or stamp_of(everything[-1]) is None:  # another algorithm goes on, or points do
         return None
-    (_, s), action = read(trials, plan).next_action()
-    return plan.bracket(s).rungs[action.rung if isinstance(action, Promote) else 0].budget
+    return read(trials, plan).next_budget()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hyperopt.base import Domain, Trials
 
-from hyperopt_hyperband import _encoding, _model, hyperband
+from hyperopt_hyperband import _brackets, _encoding, _model, hyperband
 from hyperopt_hyperband._documents import Document
 from hyperopt_hyperband._samplers import Model
 
 __all__ = ["gaussian_process", "suggest"]
 
 gaussian_process = Model(_model.draw, check=_encoding.axes)
-"""What draws here, as a `sampler` of `hyperband.suggest`."""
+"""What draws here, as a `sampler` of `hyperband.suggest`, which keeps to the paper's brackets."""
+
+
+_choosing = replace(gaussian_process, choose=_brackets.choose)
 
 
 def suggest(
@@ -62,4 +66,4 @@ def suggest(
             f"sampler={options['sampler']!r}: bohb.suggest draws by its own model; pass the sampler to "
             "hyperband.suggest"
         )
-    return hyperband.suggest(new_ids, domain, trials, seed, sampler=gaussian_process, **options)
+    return hyperband.suggest(new_ids, domain, trials, seed, sampler=_choosing, **options)

@@ -236,11 +236,22 @@ class Simulation:
             assert stamp["config"] not in rung, "no configuration takes two places in a rung"
             rung[stamp["config"]] = doc
         vals = {doc["tid"]: without_budget(doc) for doc in self.docs}
+        chosen = any("turn" in doc["misc"]["hyperband"] for doc in live)
+        opened = {place[:2] for place in rungs}
         for iteration in range(self.iterations):
             for bracket in self.plan.brackets:
-                self.check_bracket(
-                    bracket, [rungs.get((iteration, bracket.s, i), {}) for i in range(bracket.s + 1)], vals
-                )
+                if not chosen or iteration == 0 or (iteration, bracket.s) in opened:
+                    self.check_bracket(
+                        bracket,
+                        [rungs.get((iteration, bracket.s, i), {}) for i in range(bracket.s + 1)],
+                        vals,
+                    )
+        turns = {
+            (where(doc)[:2], turn)
+            for doc in live
+            if (turn := doc["misc"]["hyperband"].get("turn")) is not None
+        }
+        assert not chosen or [turn for _, turn in sorted(turns)] == list(range(len(opened)))
         return self
 
     def check_bracket(self, bracket, rungs, vals):

@@ -1,13 +1,15 @@
 """What the package shows, and what it loads."""
 
+import functools
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from conftest import run
+from conftest import places, run
 from hyperopt import hp, tpe
+from hyperopt.base import trials_from_docs
 
 import hyperopt_hyperband
 from hyperopt_hyperband import bohb, hyperband
@@ -33,16 +35,21 @@ def test_plots_are_there_and_matplotlib_is_loaded_when_one_is_drawn():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_bohb_is_hyperband_with_its_own_sampler(space):
+def test_bohb_is_hyperband_with_its_own_sampler_and_then_brackets_of_its_own(space):
     def loss(params):
         return params["x"] ** 2 + 1 / params["epochs"]
 
     by_name = run(loss, space, 60, algo=bohb.suggest)
-
-    def sampled(new_ids, domain, trials, seed):
-        return hyperband.suggest(new_ids, domain, trials, seed, sampler=bohb.gaussian_process)
-
-    assert run(loss, space, 60, algo=sampled).vals == by_name.vals
+    sampler = functools.partial(hyperband.suggest, sampler=bohb.gaussian_process)
+    sampled = run(loss, space, 60, algo=sampler)
+    iteration = hyperband.schedule(space).evaluations
+    assert (
+        trials_from_docs(by_name.trials[:iteration]).vals == trials_from_docs(sampled.trials[:iteration]).vals
+    )
+    assert [place[:3] for place in places(sampled)][iteration:] == [
+        (i + 1, *place) for i, *place in [place[:3] for place in places(sampled)][:-iteration]
+    ]
+    assert places(by_name)[iteration][:2] == (1, 0)
 
 
 def test_bohb_refuses_another_sampler():

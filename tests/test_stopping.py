@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 
 import pytest
-from conftest import loss, places, run
+from conftest import BRANCHES, loss, places, run, stops_in_a_branch
 from hyperopt import STATUS_FAIL, Trials, hp, rand, tpe
 from hyperopt.base import JOB_STATE_CANCEL, JOB_STATE_DONE, trials_from_docs
 from hyperopt.early_stop import no_progress_loss
@@ -126,7 +126,45 @@ def test_iterations_are_whole_and_positive(wrong):
 @pytest.mark.parametrize("iterations", [1, 2])
 def test_stop_after_ends_exactly_where_the_iterations_do(space, iterations, algo):
     trials = run(loss, space, None, algo=algo, early_stop_fn=hyperband.stop_after(iterations=iterations))
-    assert len(trials) == iterations * hyperband.schedule(space).evaluations
+    plan = hyperband.schedule(space)
+    brackets = list(dict.fromkeys(place[:2] for place in places(trials)))
+    assert len(trials) == sum(plan.bracket(s).evaluations for _, s in brackets)
+    assert len(brackets) == iterations * len(plan.brackets)
+
+
+@pytest.mark.parametrize("algo", [hyperband.suggest, bohb.suggest])
+def test_stop_after_a_total_budget_ends_with_the_evaluation_that_reaches_it(space, algo):
+    def session(total, trials=None):
+        stop = hyperband.stop_after(total_budget=total)
+        return run(loss, space, None, algo=algo, early_stop_fn=stop, trials=trials)
+
+    trials = session(150)
+    budgets = [doc["misc"]["budget"] for doc in trials.trials]
+    assert sum(budgets) >= 150 > sum(budgets[:-1])
+    assert hyperband.report(session(200, trials)).total_budget == sum(
+        doc["misc"]["budget"] for doc in trials.trials
+    )
+    assert 200 <= hyperband.report(trials).total_budget < 200 + 9
+
+
+def test_a_total_budget_of_shares_is_in_multiples_of_the_full_one():
+    trials = run(
+        stops_in_a_branch,
+        BRANCHES,
+        None,
+        early_stop_fn=hyperband.stop_after(total_budget=2.5),
+        max_queue_len=1,
+    )
+    spent = [doc["misc"]["hyperband"]["share"] for doc in trials.trials]
+    assert sum(spent[:-1]) < 2.5 * (1 - 1e-9) <= sum(spent)
+
+
+def test_no_progress_counts_as_many_brackets_as_an_iteration_has(space):
+    def flat(params):
+        return 0.0
+
+    trials = run(flat, space, None, algo=bohb.suggest, early_stop_fn=hyperband.no_progress())
+    assert len({place[:2] for place in places(trials)}) == 2 * 3
 
 
 @pytest.mark.parametrize("max_queue_len", [2, 3, 5, 40])
@@ -309,6 +347,15 @@ def test_the_clock_starts_where_stop_after_is_called(space, clock):
     assert clock.seconds == 15
 
 
+def test_where_a_model_is_to_choose_the_next_bracket_the_evaluation_may_be_at_max_budget(space, clock):
+    objective = clock.takes(lambda epochs: epochs)
+    trials = run(objective, space, ITERATION, algo=bohb.suggest)
+    clock.seconds = 0
+    stop = hyperband.stop_after(seconds=9 + 8.5)
+    run(objective, space, None, algo=bohb.suggest, trials=trials, early_stop_fn=stop)
+    assert (len(trials), clock.seconds) == (ITERATION + 1, 9)  # 8.5 s are left, and 9 may be needed
+
+
 def test_seconds_and_iterations_go_together(space, clock):
     for seconds, evaluations in ((9, 9), (200, ITERATION)):
         clock.seconds = 0
@@ -366,5 +413,5 @@ def test_seconds_to_stop_after_are_positive(wrong):
 
 
 def test_stop_after_without_an_end_is_refused():
-    with pytest.raises(ValueError, match="needs an end: pass iterations=1 or more, seconds, or both"):
+    with pytest.raises(ValueError, match="needs an end: pass iterations=1 or more, total_budget or seconds"):
         hyperband.stop_after()

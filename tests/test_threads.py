@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info
 
 from hyperopt_hyperband import _gp as gp
 from hyperopt_hyperband import bohb, hyperband
-from hyperopt_hyperband._model import _one_thread
+from hyperopt_hyperband._model import one_thread
 
 SPACE = {"x": hp.uniform("x", -5, 5), "epochs": hyperband.budget("epochs", 1, 3)}
 always = partial(bohb.suggest, random_share=0)
@@ -43,12 +43,12 @@ def test_searches_in_several_threads_leave_the_threads_as_they_were(before):
         assert threads() == before, repeat
 
 
-def test_a_fit_has_one_thread_though_another_has_just_ended(before):
+def test_a_fit_hasone_thread_though_another_has_just_ended(before):
     """Many short limits that overlap."""
     inside = []
 
     def limit(_):
-        with _one_thread():
+        with one_thread():
             inside.extend(threads())
 
     with ThreadPoolExecutor(8) as executor:
@@ -77,7 +77,7 @@ def test_a_process_forked_meanwhile_has_all_threads_and_can_fit(before):
     entered, leave = threading.Event(), threading.Event()
 
     def limit():
-        with _one_thread():
+        with one_thread():
             entered.set()
             leave.wait()
 
@@ -90,7 +90,7 @@ def test_a_process_forked_meanwhile_has_all_threads_and_can_fit(before):
         status = 1
         try:
             same = threads() == before
-            with _one_thread():
+            with one_thread():
                 status = not (same and set(threads()) == {1})
         finally:
             os._exit(status)
