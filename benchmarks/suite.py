@@ -3,6 +3,7 @@
     python benchmarks/suite.py --install optuna       make the environment of a peer
     python benchmarks/suite.py                        run what is not there yet, then print and draw
     python benchmarks/suite.py --no-runs              table, JSON and picture of the runs there are
+    python benchmarks/suite.py --algorithms bohb --keep    what has no runs here stays as it is stored
 
 A run is one algorithm on one problem with one seed. It is stored when it is done, and only a run that is not
 stored is run. Algorithms of Hyperopt run through fmin; a peer runs in a process and an environment of its
@@ -40,8 +41,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: a run takes one c
 
 import numpy as np
 from problems import Params, all_problems, flat, load
-from recording import destination, versions, write_text
-from suite_report import UNITS, draw, markdown, rounded, summarize
+from recording import destination, read_text, versions, write_text
+from suite_report import UNITS, draw, markdown, merged, rounded, summarize
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "suite"
@@ -351,6 +352,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=CACHE / "suite", help="where runs are stored")
     parser.add_argument("--out", type=Path, help="a folder; without: the stored one, if no run is missing")
     parser.add_argument("--fewest", type=int, default=1, help="seeds of a problem that a table takes")
+    parser.add_argument("--keep", action="store_true", help="take what has no runs from the stored summary")
     parser.add_argument("--no-runs", action="store_true", help="only summarise what is stored")
     options = parser.parse_args(argv)
     known = {*HYPEROPT, *PEERS}
@@ -369,10 +371,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise SystemExit(f"no runs in {places.runs}")
     targets = [max(options.totals), TPE_LONGER * max(options.totals)]
     summary = summarize(runs, all_problems(), options.totals, targets)
+    if options.keep:
+        summary = merged(summary, json.loads(read_text(RESULTS / "suite.json.gz")))
     seen = {name for cells in runs.values() for name in cells}
     missing = [name for name in options.algorithms if name.partition("=")[0] not in seen]
     too_few = f"fewer than {options.fewest} runs of a problem are stored"
     left_out = {name: reason_left_out(name, places) or too_few for name in missing}
+    if options.keep:
+        left_out = {name: why for name, why in left_out.items() if name not in summary["time"]}
     labels = {name: peer.label for name, peer in PEERS.items()}
     tables = markdown(summary, labels, left_out)
     print(tables)

@@ -8,6 +8,7 @@ regret over seeds first comes down to the one that TPE has at the target's total
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -144,6 +145,70 @@ def summarize(
         if unit == "spent":
             summary["grid"], summary["median_curves"] = GRID, curves
     return summary
+
+
+def merged(new: Record, stored: Record) -> Record:
+    """The new figures, and an earlier summary's where there are none, against the lower optimum of both.
+
+    Both have the same totals and targets.
+    """
+    names = list(dict.fromkeys([*stored["time"], *new["time"]]))
+    both = [*dict.fromkeys([*stored["optima"], *new["optima"]])]
+    optima = {
+        problem: min(old["optima"][problem] for old in (stored, new) if problem in old["optima"])
+        for problem in both
+    }
+    summary = {"time": stored["time"] | new["time"], "versions": {}}
+    for of in (stored, new):
+        for name, numbers in of["versions"].items():
+            summary["versions"][name] = {"run": of["date"], **numbers}
+    summary |= {key: new[key] for key in ("date", "machine", "totals", "targets", "grid")}
+    summary |= {"optima": optima, "time": {name: summary["time"][name] for name in names}}
+    summary["seeds"] = _joined(stored["seeds"], new["seeds"])
+
+    def lifted(of: Record, problem: str, values: Sequence[Any]) -> list[Any]:
+        """Regrets, or pairs of regret and spread, against the lower optimum."""
+        more = of["optima"][problem] - optima[problem]
+        return [
+            [value[0] + more, value[1]]
+            if isinstance(value, list)
+            else None
+            if value is None
+            else value + more
+            for value in values
+        ]
+
+    def all_lifted(*path: str) -> Record:
+        found = []
+        for of in (stored, new):
+            cells = functools.reduce(lambda record, key: record[key], path, of)
+            found.append(
+                {
+                    problem: {name: lifted(of, problem, values) for name, values in by_name.items()}
+                    for problem, by_name in cells.items()
+                }
+            )
+        return _joined(*found)
+
+    summary["median_curves"] = all_lifted("median_curves")
+    for unit in UNITS:
+        regret = all_lifted(unit, "regret")
+        ranks = [average_ranks(regret, names, column) for column in range(len(new["totals"]))]
+        speed_ups = _joined(stored[unit]["speed_up"], new[unit]["speed_up"])
+        summary[unit] = {"regret": regret, "rank": ranks, "speed_up": speed_ups}
+    for problem, curves in summary["median_curves"].items():
+        with_nan = {name: [math.nan if x is None else x for x in curve] for name, curve in curves.items()}
+        summary["spent"]["speed_up"][problem] = {
+            name: [speed_up(curve, with_nan["tpe"], target) for target in new["targets"]]
+            for name, curve in with_nan.items()
+            if "tpe" in with_nan
+        }
+        summary["median_curves"][problem] = with_nan
+    return summary
+
+
+def _joined(old: Record, new: Record) -> Record:
+    return {key: old.get(key, {}) | new.get(key, {}) for key in dict.fromkeys([*old, *new])}
 
 
 def times(runs: Sequence[tuple[Problem, Record]]) -> Record:

@@ -26,19 +26,32 @@ def suggest(
 ) -> list[Document]:
     """Suggest the next evaluations by Hyperband, its configurations drawn by a model (BOHB).
 
-    The schedule, the promotions and the options are those of `hyperband.suggest`. Once a configuration has
-    succeeded at max_budget, three new configurations in four are drawn by a Gaussian process. It is fitted to
-    the losses of evaluations, with the log budget as one more input and noise that may grow towards low
-    budgets, and predicts the loss at max_budget. The better half of the losses counts as it is, the worse
-    half by rank, failures as the worst. Of random configurations and variations of the best, it draws that of
-    the lowest mean minus k standard deviations, k between 0 and 2 anew for each draw; pending evaluations
-    lower the deviation around them. Until then, and for the other quarter, draws are random.
+    The promotions, the options and the first iteration's brackets are those of `hyperband.suggest`. Once a
+    configuration has succeeded at max_budget, three new configurations in four are drawn by a Gaussian
+    process. It is fitted to the losses of evaluations, with the log budget as one more input and noise that
+    may grow towards low budgets, and predicts the loss at max_budget. The better half of the losses counts as
+    it is, the worse half by rank, failures as the worst. Of random configurations and variations of the best,
+    it draws that of the lowest mean minus k standard deviations, k between 0 and 2 anew for each draw;
+    pending evaluations lower the deviation around them. Until then, and for the other quarter, draws are
+    random.
 
     Low budgets may mislead. So only a part of these draws learns from all evaluations: as large a part as the
     rank correlation between the losses at neighbouring budgets (the mean over all such pairs, weighted by
     configurations), none where it is negative or hardly any configuration has been at two budgets. It is that
     of configurations that went up, and so rather too low. The other draws trust no budget lower than the one
     at which their bracket starts, as Hyperband's brackets do.
+
+    After the first iteration, the model chooses the brackets too. It plays each one through, on
+    configurations that it would draw and random ones, with losses at every rung's budget as it expects them,
+    and opens the one that lowers the loss at max_budget most for its total budget: a deep one only where low
+    budgets can still tell such configurations apart. In bracket 0, each draw knows the results at max_budget
+    of those before it, which this leaves out: others have to promise 1.5 times as much. Each sixteenth
+    bracket is the next one of the paper's order. A new iteration begins with each bracket that is not below
+    the one before.
+
+    So most later evaluations are at max_budget: end a run by `hyperband.stop_after`, at a total budget or
+    after iterations, rather than by max_evals. For the paper's brackets throughout, pass
+    `sampler=bohb.gaussian_process` to `hyperband.suggest`.
 
     Parameters
     ----------
@@ -58,8 +71,8 @@ def suggest(
         As `hyperband.suggest`; or a `sampler`, since this one has its own; or a distribution whose parameters
         are expressions.
 
-    Source: Falkner et al., BOHB, ICML 2018, for a model inside Hyperband's brackets; the model here is
-    another one, chosen by its regret over benchmarks/suite.py.
+    Source: Falkner et al., BOHB, ICML 2018, for a model inside Hyperband's brackets; the model here, and the
+    choice of brackets, are others, chosen by their regret over benchmarks/suite.py.
     """
     if "sampler" in options:
         raise ValueError(

@@ -208,6 +208,23 @@ def test_random_search_and_hyperband_spend_the_same(smallest, tmp_path, monkeypa
         assert run["continued"] == run["spent"] if run["algorithm"] != "hyperband" else run["spent"] > 3
 
 
+@pytest.mark.slow
+def test_what_has_no_runs_stays_as_it_is_stored(smallest, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite, "draw", lambda *_: None)
+    monkeypatch.setattr(suite, "RESULTS", tmp_path / "results")
+    suite.main(smallest)
+    whole = json.loads(read_text(tmp_path / "results" / "suite.json.gz"))
+    for path in (tmp_path / "runs").glob("*/[rt]*.json"):
+        path.unlink()
+    suite.main(["--algorithms", "hyperband", *smallest[4:], "--keep"])
+    kept = json.loads(read_text(tmp_path / "results" / "suite.json.gz"))
+    versions = kept.pop("versions")
+    assert versions == {
+        name: {"run": whole["date"], **numbers} for name, numbers in whole.pop("versions").items()
+    }
+    assert kept == whole
+
+
 @pytest.fixture
 def peer(tmp_path, monkeypatch):
     """A peer of the given code, in an environment that is this Python."""
