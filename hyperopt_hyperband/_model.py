@@ -13,6 +13,7 @@ import numpy as np
 
 from hyperopt_hyperband import _encoding as encoding
 from hyperopt_hyperband import _gp as gp
+from hyperopt_hyperband import _seconds as seconds
 from hyperopt_hyperband._correlation import neighbours, spearman
 from hyperopt_hyperband._documents import Vals
 from hyperopt_hyperband._evaluations import Evaluation
@@ -34,12 +35,12 @@ ENOUGH = 4
 """Fewest configurations at two budgets whose rank correlation counts."""
 
 
-def draw(request: Request) -> Vals | None:
+def draw(request: Request, *, per_second: bool = False) -> Vals | None:
     """The model's draw; None as long as nothing has succeeded at max_budget, or nothing is to be drawn.
 
     `bohb.suggest` says how it works.
     """
-    known = sorted(request.evaluations, key=order)
+    known = everything = sorted(request.evaluations, key=order)
     if not is_ready(request, known):
         return None
     rng = np.random.default_rng(request.seed)
@@ -51,7 +52,11 @@ def draw(request: Request) -> Vals | None:
     budgets = request.maxima.keys()
     with one_thread():
         mean, deviation = learned.process.predict(learned.candidates)
-    for row in learned.rows[np.argsort(mean - rng.uniform(0, 2) * deviation, kind="stable")]:
+    bound = mean - rng.uniform(0, 2) * deviation
+    if per_second:
+        better = np.minimum(bound - mean.min(), 0) / seconds.relative(learned.space, everything, learned.rows)
+        bound = np.where(better < 0, better, bound - bound.min())
+    for row in learned.rows[np.argsort(bound, kind="stable")]:
         if contains(request.domain.expr, vals := encoding.assignment(learned.space, row), budgets):
             return vals
     return None

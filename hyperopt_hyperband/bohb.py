@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,10 +20,17 @@ gaussian_process = Model(_model.draw, check=_encoding.axes)
 
 
 _choosing = replace(gaussian_process, choose=_brackets.choose)
+_per_second = replace(_choosing, draw=functools.partial(_model.draw, per_second=True))
 
 
 def suggest(
-    new_ids: Sequence[Hashable], domain: Domain, trials: Trials, seed: int, **options: Any
+    new_ids: Sequence[Hashable],
+    domain: Domain,
+    trials: Trials,
+    seed: int,
+    *,
+    per_second: bool = False,
+    **options: Any,
 ) -> list[Document]:
     """Suggest the next evaluations by Hyperband, its configurations drawn by a model (BOHB).
 
@@ -59,6 +67,10 @@ def suggest(
         Hyperopt's own.
     min_budget, max_budget, eta, budget, random_share
         As in `hyperband.suggest`. No misled model can do worse than the random share of Hyperband.
+    per_second : bool
+        Draw the configuration that promises most for its time, where configurations differ in that: how far
+        the bound above lies below the lowest mean, over the seconds to expect by those measured so far. Draws
+        then depend on times, and a run with the same rstate is no longer the same. Default False.
 
     Returns
     -------
@@ -68,8 +80,8 @@ def suggest(
     Raises
     ------
     ValueError
-        As `hyperband.suggest`; or a `sampler`, since this one has its own; or a distribution whose parameters
-        are expressions.
+        As `hyperband.suggest`; or a `sampler`, since this one has its own; a `per_second` that is no bool; or
+        a distribution whose parameters are expressions.
 
     Source: Falkner et al., BOHB, ICML 2018, for a model inside Hyperband's brackets; the model here, and the
     choice of brackets, are others, chosen by their regret over benchmarks/suite.py.
@@ -79,4 +91,7 @@ def suggest(
             f"sampler={options['sampler']!r}: bohb.suggest draws by its own model; pass the sampler to "
             "hyperband.suggest"
         )
-    return hyperband.suggest(new_ids, domain, trials, seed, sampler=_choosing, **options)
+    if not isinstance(per_second, bool):
+        raise ValueError(f"per_second={per_second!r}: pass True or False")
+    model = _per_second if per_second else _choosing
+    return hyperband.suggest(new_ids, domain, trials, seed, sampler=model, **options)
