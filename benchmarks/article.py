@@ -175,11 +175,14 @@ def run(problem: Problem, algorithm: str, seed: int) -> None:
         space = ARTICLE_SPACE | {"max_iter": hyperband.budget("max_iter", 1, problem.max_budget)}
     if continued:
         objective = hyperband.with_budget(recorder.continued)
+    ends: dict[str, Any] = {"max_evals": problem.evaluations}
+    if space is not ARTICLE_SPACE:
+        ends = {"early_stop_fn": hyperband.stop_after(iterations=problem.iterations)}
     fmin(
         objective,
         space,
         algo=SUGGEST[name],
-        max_evals=planned(problem, algorithm),
+        **ends,
         rstate=np.random.default_rng(seed),
         verbose=False,
     )
@@ -189,7 +192,7 @@ def run(problem: Problem, algorithm: str, seed: int) -> None:
 
 
 def planned(problem: Problem, algorithm: str) -> int:
-    """How many evaluations a run has."""
+    """How many evaluations a run has; fewer where bohb chooses its brackets."""
     if algorithm in ("random", "tpe"):
         return problem.evaluations
     return problem.iterations * hyperband.schedule(1, problem.max_budget).evaluations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperopt.base import Ctrl
+from hyperopt.base import JOB_STATE_DONE, Ctrl
 from hyperopt.fmin import pickler
 
 from hyperopt_hyperband._documents import (
@@ -21,9 +21,10 @@ from hyperopt_hyperband._documents import (
     budget_of,
     in_mongo,
     maxima_of,
+    outcome,
     stamp_of,
-    succeeds,
 )
+from hyperopt_hyperband._promotion import FAILED
 from hyperopt_hyperband._schedule import Budget
 
 logger = logging.getLogger("hyperopt_hyperband")
@@ -163,7 +164,7 @@ def leave_model(folder: Path, result: Document) -> None:
     The result goes wherever the document goes, under SparkTrials too, which has no attachments.
     """
     model = result.pop(MODEL, None)
-    if model is not None and succeeds(result):
+    if model is not None and outcome({"state": JOB_STATE_DONE, "result": result}) != FAILED:
         path = folder / f"model-{uuid.uuid4().hex}.pkl"
         _write(path, model)
         result[MODEL_FILE] = str(path)

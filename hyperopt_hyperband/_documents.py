@@ -18,8 +18,7 @@ What Hyperband adds to Hyperopt's own fields:
         shares_of, share              where a space has several: label, min_budget and max_budget of each, and
                                       the rung's share of the full budget
         known_at                      the budget of a higher rung at which the evaluation would be the same
-        final                         1: its space has a budget, but none is active in this configuration, or
-                                      one that is at its maximum already
+        final                         1: its space has budgets, but none is active, or one at its maximum
         options                       a number that stands for the names of the options chosen
         by_model                      1: a model has drawn the configuration
         foreign                       "run" or "space": not of that, whatever the rest says
@@ -136,10 +135,9 @@ def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
             "MongoTrials can't be copied, nor need be saved, since their server keeps them: leave out "
             "save_trials; to evaluate on an executor instead, begin with new ExecutorTrials"
         )
-    everything = list(documents(trials))
     copy = Trials(exp_key=trials._exp_key, refresh=False) if into is None else into
     copy._exp_key = trials._exp_key
-    copy._dynamic_trials = everything
+    copy._dynamic_trials = list(documents(trials))
     copy._ids = trials._ids | {document["tid"] for document in copy._dynamic_trials}
     copy.attachments = {name: value for name, value in trials.attachments.items() if name != DOMAIN}
     vars(copy).update(own_options(trials))
@@ -171,12 +169,6 @@ def outcome(document: Document) -> float | None:
 def result_of(document: Document) -> Document:
     """What the objective has returned, as Hyperopt keeps it; empty where there is none."""
     return document.get("result") or {}
-
-
-def succeeds(result: Mapping[str, Any]) -> bool:
-    """Whether an evaluation with this result has a finite loss."""
-    value = outcome({"state": JOB_STATE_DONE, "result": result})
-    return value is not None and value < FAILED
 
 
 def alone(document: Document, attachments: Mapping[str, Any]) -> Trials:
@@ -291,9 +283,8 @@ def _is_whole(stamp: dict[str, Any]) -> bool:
     """Whether a stamp says all that every one says, in values that make sense."""
     if not STAMP.issubset(stamp):
         return False
-    iteration, bracket, rung, position, links = (
-        stamp[name] for name in ("iteration", "bracket", "rung", "position", "open")
-    )
+    iteration, bracket, rung = stamp["iteration"], stamp["bracket"], stamp["rung"]
+    position, links = stamp["position"], stamp["open"]
     low, high, eta = stamp["min_budget"], stamp["max_budget"], stamp["eta"]
     try:
         return (

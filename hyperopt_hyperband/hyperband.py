@@ -145,23 +145,24 @@ def suggest(
         keep_best(trials)
     issued: list[Document] = []
 
-    def asks(known: list[Evaluation], start_budget: Budget) -> Request:
-        return Request(domain, known, budgets.maxima, start_budget, plan.max_budget, seed)
+    @functools.cache
+    def known(_issued: int) -> list[Evaluation]:
+        return _known(trials, issued, domain, plan, budgets)
+
+    def request(start_budget: Budget) -> Request:
+        return Request(domain, known(len(issued)), budgets.maxima, start_budget, plan.max_budget, seed)
 
     def draws(number: int, start_budget: Budget) -> Iterator[Drawn]:
         rng = generator(seed, number)
         asked = model if model is not None and rng.random() >= random_share else None
         few = few_configurations(domain.expr, budgets.labels)
-        known = _known(trials, issued, domain, plan, budgets) if asked or few else []
         found = random_draws(domain, rng)
         if asked:
-            found = itertools.chain(model_draws(asked, asks(known, start_budget), rng), found)
-        return untried(few, found, known, budgets.labels, plan.max_budget) if few else found
+            found = itertools.chain(model_draws(asked, request(start_budget), rng), found)
+        return untried(few, found, known(len(issued)), budgets.labels, plan.max_budget) if few else found
 
     if model is not None and (choose := model.choose):
-        history.choose = lambda opened: choose(
-            asks(_known(trials, issued, domain, plan, budgets), plan.min_budget), plan, opened
-        )
+        history.choose = lambda opened: choose(request(plan.min_budget), plan, opened)
     ids = unused(new_ids, trials, ascending=history.linked)
     for number, new_id in zip(numbered(ids, trials), ids, strict=True):
         own_draws = functools.partial(draws, number)
