@@ -28,8 +28,8 @@ SIMULATED = 16_000
 def choose(request: Request, plan: Schedule, opened: int) -> int:
     """The s of the bracket that opens after so many; `bohb.suggest` says how it is chosen."""
     brackets = [bracket.s for bracket in plan.brackets]
-    if opened < len(brackets):
-        return brackets[opened]
+    if opened < len(brackets) or len(brackets) == 1:
+        return brackets[opened % len(brackets)]
     turn, others = divmod(opened - len(brackets), BY_THE_PAPER)
     if others == BY_THE_PAPER - 1:
         return brackets[turn % len(brackets)]
@@ -45,12 +45,13 @@ def choose(request: Request, plan: Schedule, opened: int) -> int:
 
 def _gains(learned: Learned, plan: Schedule, rng: np.random.Generator) -> Array:
     """How far each bracket, s from 0, may be expected to lower the loss, over its total budget."""
-    times = np.log([rung.budget / plan.max_budget for rung in plan.brackets[0].rungs]) / learned.unit
+    levels = np.log([rung.budget / plan.max_budget for rung in plan.brackets[0].rungs])
+    times = np.maximum(levels / learned.unit, -1)  # nothing is known of lower budgets than those seen
     with one_thread():
         mean, deviation = learned.process.predict(learned.candidates)
         by_model = [np.argmin(mean - k * deviation) for k in rng.uniform(0, 2, BY_MODEL)]
         drawn = np.concatenate([by_model, rng.integers(len(mean), size=AT_RANDOM)])
-        losses, seen = learned.process.sample(learned.candidates[drawn], times, SAMPLES, rng)
+        losses, seen = learned.process.sample(learned.candidates[drawn], times, SAMPLES, learned.own, rng)
     gains = []
     for bracket in reversed(plan.brackets):
         count = bracket.rungs[0].configurations

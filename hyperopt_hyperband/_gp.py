@@ -56,6 +56,7 @@ class Process:
     budget_scale : the length scale of the log budget
     noise, growth : the noise at max_budget over the variance of the signal, and how it grows
     variance : of the signal
+    left : what the mean leaves of the losses, over the standard deviation of the noise there: (m)
     """
 
     x: Array
@@ -68,6 +69,7 @@ class Process:
     weights: Array
     precision: Array
     variance: float
+    left: Array
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         """Mean and standard deviation at the full budget, without noise, of every row."""
@@ -76,8 +78,13 @@ class Process:
         explained = np.einsum("ij,ij->i", covariance @ self.precision, covariance)
         return covariance @ self.weights, np.sqrt(self.variance * np.maximum(1 - explained, 1e-12))
 
-    def sample(self, x: Array, times: Array, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Losses that each row may have at these budgets, without and with noise: two (size, k, b)."""
+    def sample(
+        self, x: Array, times: Array, size: int, own: float, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        """Losses that each row may have at these budgets, and what is seen of them: two (size, k, b).
+
+        own : the share of the noise that belongs to a configuration and is the same at all budgets, 0 to 1
+        """
         alike = _matern(_scaled_squares(x, self.x, self.scales[self.owners]))[0]
         covariance = alike[:, None] * np.exp(-np.abs(times[:, None] - self.t) / self.budget_scale)
         prior = np.exp(-np.abs(times[:, None] - times) / self.budget_scale)
@@ -85,9 +92,10 @@ class Process:
         values, vectors = np.linalg.eigh(left)
         spread = vectors * np.sqrt(np.maximum(values, 0))[:, None]
         normal = rng.standard_normal((size, len(x), len(times), 1))
-        losses = covariance @ self.weights + (spread @ normal)[..., 0]
         noise = np.sqrt(self.variance * self.noise * np.exp(-self.growth * times))
-        return losses, losses + noise * rng.standard_normal(losses.shape)
+        losses = covariance @ self.weights + (spread @ normal)[..., 0]
+        losses += math.sqrt(own) * noise * rng.standard_normal((size, len(x), 1))
+        return losses, losses + math.sqrt(1 - own) * noise * rng.standard_normal(losses.shape)
 
 
 def fit(x: Array, t: Array, owners: Array, y: Array, subset: Array) -> Process:
@@ -104,13 +112,15 @@ def fit(x: Array, t: Array, owners: Array, y: Array, subset: Array) -> Process:
     scales, budget_scale, noise, growth = _most_likely(x[subset], t[subset], owners, y[subset])
     covariance = _matern(_scaled_squares(x, x, scales[owners]))[0]
     covariance *= np.exp(-np.abs(t[:, None] - t) / budget_scale)
-    covariance[np.diag_indices_from(covariance)] += noise * np.exp(-growth * t) + JITTER
+    apart_from_it = noise * np.exp(-growth * t) + JITTER
+    covariance[np.diag_indices_from(covariance)] += apart_from_it
     observed = len(y)
     precision = np.linalg.inv(covariance)
     seen = precision if observed == len(x) else np.linalg.inv(covariance[:observed, :observed])
     weights = np.concatenate([seen @ y, np.zeros(len(x) - observed)])
     variance = max(float(y @ weights[:observed]) / observed, 1e-6)
-    return Process(x, t, owners, scales, budget_scale, noise, growth, weights, precision, variance)
+    left = np.sqrt(apart_from_it[:observed]) * weights[:observed]  # y less the mean is the noise times these
+    return Process(x, t, owners, scales, budget_scale, noise, growth, weights, precision, variance, left)
 
 
 def _most_likely(x: Array, t: Array, owners: Array, y: Array) -> tuple[Array, float, float, float]:

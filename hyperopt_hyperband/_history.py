@@ -99,7 +99,7 @@ class History:
     def next_budget(self) -> Budget:
         """The budget of the next evaluation: max_budget, where a model has yet to choose its bracket."""
         key, action = self.next_action()
-        if self._chosen and key not in self.brackets:
+        if self._is_open_end and key not in self.brackets:
             return self.schedule.max_budget
         return self.schedule.bracket(key[1]).rungs[action.rung if isinstance(action, Promote) else 0].budget
 
@@ -123,6 +123,11 @@ class History:
         Which ones a model will choose is not known: at most, all evaluations are at max_budget.
         """
         return self.schedule.brackets[-1:] if self._chosen else self.schedule.brackets
+
+    @property
+    def _is_open_end(self) -> bool:
+        """Whether a model is to choose the next bracket: the first iteration is the paper's."""
+        return self._chosen and self.opened >= len(self.schedule.brackets)
 
     @property
     def _chosen(self) -> bool:
@@ -160,7 +165,7 @@ class History:
         """How many evaluations, at which budget, the open brackets and the newest iteration still have.
 
         In the schedule's order, as if none failed and the space never ran out of configurations. Where a
-        model chooses the brackets, the open ones alone.
+        model is to choose the next bracket, the open ones alone.
         """
         self.go_up()
         found: list[tuple[int, Budget]] = []
@@ -169,7 +174,7 @@ class History:
             lowest = next((i for i, rung in enumerate(state.rungs) if rung), 0)
             for planned, rung in list(zip(self.schedule.bracket(s).rungs, state.rungs, strict=True))[lowest:]:
                 found.append((planned.configurations - len(rung), planned.budget))
-        if self.brackets and not self._chosen:
+        if self.brackets and not self._is_open_end:
             found += _sizes(self.schedule.brackets[len(self.schedule.brackets) - self._newest[1] :])
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import threading
 from collections.abc import Hashable, Iterator, Sequence
@@ -82,6 +83,7 @@ class Learned(NamedTuple):
     rows : the configurations that may be drawn, none of which is known
     candidates : the same as the process sees them
     unit : log budgets are multiples of it, below that of max_budget
+    own : the share of the noise that belongs to a configuration, and is the same at all budgets
     """
 
     space: Sequence[encoding.Axis]
@@ -89,6 +91,7 @@ class Learned(NamedTuple):
     rows: Array
     candidates: Array
     unit: float
+    own: float
 
 
 def learn(request: Request, known: Sequence[Evaluation], rng: np.random.Generator) -> Learned | None:
@@ -118,7 +121,23 @@ def learn(request: Request, known: Sequence[Evaluation], rng: np.random.Generato
     with one_thread():
         subset = rng.permutation(len(learned))[:SCALED_BY]
         process = gp.fit(x, times / unit, owners, targets, subset)
-    return Learned(space, process, candidates, encoding.features(space, candidates, options)[0], unit)
+    own = _own([known[i] for i in learned], process.left)
+    return Learned(space, process, candidates, encoding.features(space, candidates, options)[0], unit, own)
+
+
+def _own(finished: Sequence[Evaluation], left: Array) -> float:
+    """The correlation of what the process can't explain at neighbouring budgets of a configuration.
+
+    Where it is noise, there is none. Where its kernel fails, on losses without structure, low budgets may
+    tell much all the same.
+    """
+    known = [
+        (e.config, e.reached, rest) for e, rest in zip(finished, left, strict=True) if e.loss is not None
+    ]
+    pairs = np.array([pair for both in neighbours(known).values() for pair in both]).reshape(-1, 2)
+    squares = math.sqrt((pairs[:, 0] @ pairs[:, 0]) * (pairs[:, 1] @ pairs[:, 1]))
+    correlation = float(pairs[:, 0] @ pairs[:, 1]) / squares if squares else 0.0
+    return max(correlation, 0.0) * len(pairs) / (len(pairs) + ENOUGH)
 
 
 def _succeeded(known: Sequence[Evaluation]) -> list[tuple[Hashable, Budget, float]]:

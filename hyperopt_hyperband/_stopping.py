@@ -47,8 +47,8 @@ def stop_after(
     total_budget : int or float, positive, optional
         The run ends with the evaluation that brings the trials' total budget to this: the sum over finished
         evaluations, each trained from scratch, as `hyperband.report` has it. In the unit of the budget; where
-        the space has several, in multiples of the full one. What has no known budget, such as all of another
-        algorithm's, does not count.
+        the space has several, in multiples of the full one. Foreign trials, such as another algorithm's, do
+        not count.
     seconds : int or float, positive, optional
         The time left, counted from this call of stop_after. The next evaluation begins only where it can end
         in time: by the median time of those that have succeeded at its budget, or else by that at the nearest
@@ -73,11 +73,17 @@ def stop_after(
     def stop(trials: Trials, *args: Any) -> tuple[bool, Any]:
         stopped, args = other(trials, *args)
         complete = completed_iterations(trials) >= most
-        spent = limit < math.inf and sum(e.spent for e in evaluations(trials)) >= limit * (1 - 1e-9)
+        spent = limit < math.inf and sum(e.spent for e in evaluations(trials) if e.place) >= limit * (
+            1 - 1e-9
+        )
         late = deadline < math.inf and time.monotonic() + _expected_seconds(trials) > deadline
         return stopped or complete or spent or late, args
 
     return stop
+
+
+def _total_budget(trials: Trials) -> Budget:
+    return sum(e.spent for e in evaluations(trials) if e.place)
 
 
 @shows_its_call

@@ -52,10 +52,11 @@ def suggest(
     After the first iteration, the model chooses the brackets too. It plays each one through, on
     configurations that it would draw and random ones, with losses at every rung's budget as it expects them,
     and opens the one that lowers the loss at max_budget most for its total budget: a deep one only where low
-    budgets can still tell such configurations apart. In bracket 0, each draw knows the results at max_budget
-    of those before it, which this leaves out: others have to promise 1.5 times as much. Each sixteenth
-    bracket is the next one of the paper's order. A new iteration begins with each bracket that is not below
-    the one before.
+    budgets can still tell such configurations apart. (What it can't explain of a loss counts as the
+    configuration's own, at all budgets, as far as it correlates at neighbouring ones.) In bracket 0, each
+    draw knows the results at max_budget of those before it, which this leaves out: others have to promise 1.5
+    times as much. Each sixteenth bracket is the next one of the paper's order. A new iteration begins with
+    each bracket that is not below the one before.
 
     So most later evaluations are at max_budget: end a run by `hyperband.stop_after`, at a total budget or
     after iterations, rather than by max_evals. For the paper's brackets throughout, pass
@@ -66,7 +67,7 @@ def suggest(
     new_ids, domain, trials, seed
         Hyperopt's own.
     min_budget, max_budget, eta, budget, random_share
-        As in `hyperband.suggest`. No misled model can do worse than the random share of Hyperband.
+        As in `hyperband.suggest`. The brackets are the model's choice whatever the random share.
     per_second : bool
         Draw the configuration that promises most for its time, where configurations differ in that: how far
         the bound above lies below the lowest mean, over the seconds to expect by those measured so far. Draws

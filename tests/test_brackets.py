@@ -7,7 +7,7 @@ import bson
 import numpy as np
 import pytest
 from conftest import BRANCHES, places, run, stops_in_a_branch
-from hyperopt import STATUS_FAIL, fmin, hp
+from hyperopt import STATUS_FAIL, STATUS_OK, fmin, hp, rand
 from hyperopt.base import Domain, trials_from_docs
 from simulator import AsyncTrials, Simulation
 
@@ -58,6 +58,15 @@ def test_low_budgets_that_tell_all_are_used():
     assert max(itertools.chain(*found)) > 0
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_low_budgets_that_tell_all_are_used_where_the_model_finds_no_structure(seed):
+    def scattered(params):
+        return 1e4 * np.sin(1e5 * params["x0"] + 3e4 * params["x1"]) % 1
+
+    trials = run(scattered, RUGGED, PLAN.evaluations + 80, algo=bohb.suggest, seed=seed)
+    assert opened(trials)[4:6] == [3, 3]
+
+
 def test_a_sixteenth_follows_the_paper_in_the_end():
     domain = Domain(rugged, RUGGED)
     request = brackets.Request(domain, [], {"b": 27}, 1, 27, 0)
@@ -71,6 +80,23 @@ def test_without_a_success_at_max_budget_the_order_is_the_paper_s():
 
     trials = run(fails, RUGGED, 3 * PLAN.evaluations, algo=bohb.suggest)
     assert opened(trials) == 3 * [3, 2, 1, 0]
+
+
+def test_a_schedule_of_one_bracket_asks_no_model(monkeypatch):
+    monkeypatch.setattr(brackets, "learn", None)
+    space = {"x": hp.uniform("x", 0, 1), "b": hyperband.budget("b", 9, 9)}
+    trials = run(lambda params: params["x"], space, 9, algo=bohb.suggest)
+    assert opened(trials) == [0] * 9
+
+
+def test_where_hardly_any_budget_but_the_full_one_is_known_lower_ones_count_as_the_lowest_known():
+    space = {"x": hp.uniform("x", -5, 5), "b": hyperband.budget("b", 1.0, 9.0)}
+    points = run(lambda params: params["x"] ** 2, {"x": space["x"]}, 12, algo=rand.suggest)
+    for doc in points.trials:
+        doc["misc"]["vals"]["b"], doc["misc"]["idxs"]["b"] = [8.99], [doc["tid"]]
+    objective = {"status": STATUS_OK, "final": True}
+    trials = run(lambda params: objective | {"loss": params["x"] ** 2}, space, 70, points, algo=bohb.suggest)
+    assert len(trials) == 70
 
 
 @pytest.mark.parametrize("way", [pickle, bson])
@@ -128,7 +154,9 @@ def test_what_is_to_come_is_at_most_at_max_budget():
     assert history.ahead(3) == 3 * 27
     assert history.ahead(10) == 10 * 27
     assert history.until_full() == 1
-    assert read(trials_from_docs(trials.trials[:1]), PLAN).ahead(39 + 10) == 26 + 3 * 9 + 9 * 3 + 27 + 10 * 27
+    # The first iteration is the paper's.
+    assert read(trials_from_docs(trials.trials[:1]), PLAN).ahead(39 + 10) == 26 + 3 * 9 + 9 * 3 + 27 + 10 * 3
+    assert read(trials_from_docs(trials.trials[:40]), PLAN).next_budget() == 3
 
 
 def test_hyperband_goes_on_with_such_a_run_and_the_other_way_round():

@@ -147,6 +147,13 @@ def test_stop_after_a_total_budget_ends_with_the_evaluation_that_reaches_it(spac
     assert 200 <= hyperband.report(trials).total_budget < 200 + 9
 
 
+def test_a_total_budget_is_that_of_the_run_alone(space):
+    trials = run(loss, space, 10, algo=rand.suggest)  # at max_budget
+    run(loss, space, None, trials=trials, early_stop_fn=hyperband.stop_after(total_budget=95))
+    assert hyperband.report(trials).foreign == 10
+    assert 95 <= hyperband.report(trials).total_budget < 95 + 9
+
+
 def test_a_total_budget_of_shares_is_in_multiples_of_the_full_one():
     trials = run(
         stops_in_a_branch,
