@@ -372,7 +372,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     targets = [max(options.totals), TPE_LONGER * max(options.totals)]
     summary = summarize(runs, all_problems(), options.totals, targets)
     if options.keep:
-        summary = merged(summary, json.loads(read_text(RESULTS / "suite.json.gz")))
+        stored = json.loads(read_text(RESULTS / "suite.json.gz"))
+        summary = merged(summary, stored, all_problems())
     seen = {name for cells in runs.values() for name in cells}
     missing = [name for name in options.algorithms if name.partition("=")[0] not in seen]
     too_few = f"fewer than {options.fewest} runs of a problem are stored"

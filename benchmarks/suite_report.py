@@ -147,17 +147,16 @@ def summarize(
     return summary
 
 
-def merged(new: Record, stored: Record) -> Record:
+def merged(new: Record, stored: Record, problems: Mapping[str, Problem]) -> Record:
     """The new figures, and an earlier summary's where there are none, against the lower optimum of both.
 
     Both have the same totals and targets.
     """
     names = list(dict.fromkeys([*stored["time"], *new["time"]]))
-    both = [*dict.fromkeys([*stored["optima"], *new["optima"]])]
-    optima = {
-        problem: min(old["optima"][problem] for old in (stored, new) if problem in old["optima"])
-        for problem in both
-    }
+    optima = stored["optima"] | new["optima"]
+    for problem, optimum in stored["optima"].items():
+        if not problems[problem].exact:  # that of an exact one is the same in both, and rounded in one
+            optima[problem] = min(optimum, optima[problem])
     summary = {"time": stored["time"] | new["time"], "versions": {}}
     for of in (stored, new):
         for name, numbers in of["versions"].items():
@@ -168,7 +167,7 @@ def merged(new: Record, stored: Record) -> Record:
 
     def lifted(of: Record, problem: str, values: Sequence[Any]) -> list[Any]:
         """Regrets, or pairs of regret and spread, against the lower optimum."""
-        more = of["optima"][problem] - optima[problem]
+        more = 0.0 if problems[problem].exact else of["optima"][problem] - optima[problem]
         return [
             [value[0] + more, value[1]]
             if isinstance(value, list)
