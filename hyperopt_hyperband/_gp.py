@@ -112,14 +112,14 @@ def fit(x: Array, t: Array, owners: Array, y: Array, subset: Array) -> Process:
     scales, budget_scale, noise, growth = _most_likely(x[subset], t[subset], owners, y[subset])
     covariance = _matern(_scaled_squares(x, x, scales[owners]))[0]
     covariance *= np.exp(-np.abs(t[:, None] - t) / budget_scale)
-    apart_from_it = noise * np.exp(-growth * t) + JITTER
-    covariance[np.diag_indices_from(covariance)] += apart_from_it
+    noises = noise * np.exp(-growth * t) + JITTER
+    covariance[np.diag_indices_from(covariance)] += noises
     observed = len(y)
     precision = np.linalg.inv(covariance)
     seen = precision if observed == len(x) else np.linalg.inv(covariance[:observed, :observed])
     weights = np.concatenate([seen @ y, np.zeros(len(x) - observed)])
     variance = max(float(y @ weights[:observed]) / observed, 1e-6)
-    left = np.sqrt(apart_from_it[:observed]) * weights[:observed]  # y less the mean is the noise times these
+    left = np.sqrt(noises[:observed]) * weights[:observed]  # y less the mean is the noise times these
     return Process(x, t, owners, scales, budget_scale, noise, growth, weights, precision, variance, left)
 
 

@@ -131,10 +131,9 @@ def _own(finished: Sequence[Evaluation], left: Array) -> float:
     Where it is noise, there is none. Where its kernel fails, on losses without structure, low budgets may
     tell much all the same.
     """
-    known = [
-        (e.config, e.reached, rest) for e, rest in zip(finished, left, strict=True) if e.loss is not None
-    ]
-    pairs = np.array([pair for both in neighbours(known).values() for pair in both]).reshape(-1, 2)
+    rests = zip(finished, left, strict=True)
+    by_budgets = neighbours((e.config, e.reached, rest) for e, rest in rests if e.loss is not None)
+    pairs = np.array([pair for both in by_budgets.values() for pair in both]).reshape(-1, 2)
     squares = math.sqrt((pairs[:, 0] @ pairs[:, 0]) * (pairs[:, 1] @ pairs[:, 1]))
     correlation = float(pairs[:, 0] @ pairs[:, 1]) / squares if squares else 0.0
     return max(correlation, 0.0) * len(pairs) / (len(pairs) + ENOUGH)

@@ -73,17 +73,11 @@ def stop_after(
     def stop(trials: Trials, *args: Any) -> tuple[bool, Any]:
         stopped, args = other(trials, *args)
         complete = completed_iterations(trials) >= most
-        spent = limit < math.inf and sum(e.spent for e in evaluations(trials) if e.place) >= limit * (
-            1 - 1e-9
-        )
+        spent = limit < math.inf and _total_budget(trials) >= limit * (1 - 1e-9)  # shares end in rounding
         late = deadline < math.inf and time.monotonic() + _expected_seconds(trials) > deadline
         return stopped or complete or spent or late, args
 
     return stop
-
-
-def _total_budget(trials: Trials) -> Budget:
-    return sum(e.spent for e in evaluations(trials) if e.place)
 
 
 @shows_its_call
@@ -115,6 +109,11 @@ def no_progress(*, iterations: int = 1) -> EarlyStop:
         return completed - _improved(trials) > iterations, [completed]
 
     return stop
+
+
+def _total_budget(trials: Trials) -> Budget:
+    """The sum over the run's finished evaluations, each trained from scratch."""
+    return sum(e.spent for e in evaluations(trials) if e.place)
 
 
 def _improved(trials: Trials) -> int:
