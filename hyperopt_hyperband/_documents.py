@@ -135,9 +135,10 @@ def copy_of(trials: Trials, into: Trials | None = None) -> Trials:
             "MongoTrials can't be copied, nor need be saved, since their server keeps them: leave out "
             "save_trials; to evaluate on an executor instead, begin with new ExecutorTrials"
         )
+    everything = list(documents(trials))
     copy = Trials(exp_key=trials._exp_key, refresh=False) if into is None else into
     copy._exp_key = trials._exp_key
-    copy._dynamic_trials = list(documents(trials))
+    copy._dynamic_trials = everything
     copy._ids = trials._ids | {document["tid"] for document in copy._dynamic_trials}
     copy.attachments = {name: value for name, value in trials.attachments.items() if name != DOMAIN}
     vars(copy).update(own_options(trials))

@@ -49,7 +49,8 @@ def test_bohb_is_hyperband_with_its_own_sampler_and_then_brackets_of_its_own(spa
     assert [place[:3] for place in places(sampled)][iteration:] == [
         (i + 1, *place) for i, *place in [place[:3] for place in places(sampled)][:-iteration]
     ]
-    assert places(by_name)[iteration][:2] == (1, 0)
+    assert by_name.trials[iteration]["misc"]["hyperband"]["turn"] == 3
+    assert "turn" not in sampled.trials[iteration]["misc"]["hyperband"]
 
 
 def test_bohb_refuses_another_sampler():
