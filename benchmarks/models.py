@@ -25,9 +25,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass
 class Regressor:
-    """What `_model` asks of a fitted process."""
+    """What a draw asks of a fitted process; `left` is for the choice of brackets, which stays bohb's own."""
 
     mean_and_deviation: Callable[[Array], tuple[Array, Array]]
+    left: Array
 
     def predict(self, x: Array) -> tuple[Array, Array]:
         return self.mean_and_deviation(np.column_stack([x, np.zeros(len(x))]))
@@ -45,7 +46,7 @@ def fit_gaussian_process(x: Array, t: Array, _owners: Array, y: Array, subset: A
         warnings.simplefilter("ignore")  # a parameter at its bound
         learned = GaussianProcessRegressor(kernel, random_state=0).fit(seen[subset], y[subset])
         fitted = GaussianProcessRegressor(learned.kernel_, optimizer=None).fit(seen, y)
-    return Regressor(functools.partial(fitted.predict, return_std=True))
+    return Regressor(functools.partial(fitted.predict, return_std=True), np.zeros(len(y)))
 
 
 def fit_forest(x: Array, t: Array, _owners: Array, y: Array, _subset: Array) -> Regressor:
@@ -59,7 +60,7 @@ def fit_forest(x: Array, t: Array, _owners: Array, y: Array, _subset: Array) -> 
         found = np.array([tree.predict(rows) for tree in forest.estimators_])
         return found.mean(axis=0), found.std(axis=0)
 
-    return Regressor(mean_and_deviation)
+    return Regressor(mean_and_deviation, np.zeros(len(y)))
 
 
 def _suggest(fit: Callable[..., Regressor]) -> Callable[..., Any]:

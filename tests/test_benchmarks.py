@@ -8,13 +8,19 @@ from pathlib import Path
 
 import article
 import faults
+import models
+import numpy as np
 import overhead
 import parallel
 import pytest
+import seconds
 import suite
-from conftest import killed
+from conftest import killed, run
+from hyperopt import hp
 from problems import load
 from recording import Rows, destination, read_text, write_text
+
+from hyperopt_hyperband import hyperband
 
 BENCHMARKS = Path(article.__file__).parent
 
@@ -252,6 +258,26 @@ def test_in_simulated_time_suggest_keeps_all_workers_busy_and_a_synchronous_hype
     }
     assert [busy["hyperband"], busy["one bracket"]] == pytest.approx([1, 1])
     assert busy["synchronous"] < 0.5
+
+
+@pytest.mark.parametrize("algo", [models.gaussian_process, models.forest])
+@pytest.mark.slow
+def test_models_of_a_library_draw_after_the_first_iteration_too(algo):
+    space = {"x": hp.uniform("x", -5, 5), "b": hyperband.budget("b", 1, 9)}
+    trials = run(lambda params: params["x"] ** 2 + 1 / params["b"], space, 30, algo=algo)
+    stamps = [doc["misc"]["hyperband"] for doc in trials.trials]
+    assert stamps[-1]["turn"] > 3
+    assert any("by_model" in its for its in stamps[22:])
+
+
+@pytest.mark.slow
+def test_in_equal_time_the_regret_is_known_at_every_total():
+    assert seconds.CASES[2].problem == "hartmann3_bad"
+    for per_second in (False, True):
+        regrets = seconds.run(2, 0, per_second)
+        assert len(regrets) == len(seconds.TOTALS)
+        assert np.isfinite(regrets).all()
+        assert regrets[-1] < regrets[0]
 
 
 def test_the_index_names_every_script_and_what_it_links_is_there():

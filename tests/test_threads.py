@@ -43,7 +43,7 @@ def test_searches_in_several_threads_leave_the_threads_as_they_were(before):
         assert threads() == before, repeat
 
 
-def test_a_fit_hasone_thread_though_another_has_just_ended(before):
+def test_a_fit_has_one_thread_though_another_has_just_ended(before):
     """Many short limits that overlap."""
     inside = []
 
