@@ -5,9 +5,10 @@ one's noise is  variance * noise * exp(-growth * t):  it may grow towards low bu
 most likely ones given the losses and a log-normal prior (Rasmussen and Williams, Gaussian Processes for
 Machine Learning, 2006, chapters 2 and 5), approached by a few steps of Rprop.
 
-No library has this kernel and this noise ready. Those of scikit-learn in its place (benchmarks/models.py; 24
-runs over the suite's 11 cheap problems, seeds 100 and up) left more regret at 10 / 30 / 100 x max_budget:
-GaussianProcessRegressor 0.09 / 0.03 / 0.09 in log10, which is within noise, for 7 times the CPU time;
+No library has this kernel and this noise ready. Two models of scikit-learn in its place
+(benchmarks/models.py, 23 and 24 runs over the suite's 11 cheap problems, seeds 100 and up, with bracket 0
+alone after the first iteration) left more regret, in log10 at 10 / 30 / 100 x max_budget:
+GaussianProcessRegressor 0.09 / 0.03 / 0.09, which is within noise, for 7 times the CPU time;
 ExtraTreesRegressor 0.23 / 0.73 / 1.10, for 3 times.
 
 Arrays, of n evaluations (the first m of them finished, the others pending), c columns of features that
